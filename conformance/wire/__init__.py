@@ -1,0 +1,1 @@
+"""What was said on the wire: exchanges, their journal, and how to show them without their secrets."""
