@@ -14,7 +14,7 @@ _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "set-cookie
 #: JSON keys and query or form parameters whose value is a credential.
 _SECRET_KEYS = (
     "access_token|as_token|hs_token|refresh_token|user_token|token|password|new_password|old_password"
-    "|registration_shared_secret|shared_secret|secret|mac|nonce|login_token"
+    "|registration_shared_secret|macaroon_secret_key|form_secret|shared_secret|secret|mac|nonce|login_token"
 )
 _JSON_SECRET = re.compile(rf'("(?:{_SECRET_KEYS})"\s*:\s*")((?:[^"\\]|\\.)*)(")')
 _QUERY_SECRET = re.compile(rf"((?:^|[?&])(?:{_SECRET_KEYS})=)([^&\s\"']*)")

@@ -1,0 +1,370 @@
+"""The fake appservices of a run: served on loopback, recorded, and spoken of in the checks by their codes."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from conformance.appservice import thirdparty
+from conformance.appservice.endpoint import Endpoint, Listener
+from conformance.appservice.registration import BadRegistration, Registration
+from conformance.appservice.roster import ROLES
+from conformance.appservice.routes import Kind, Route, route_of
+from conformance.appservice.script import Reply, Script, answer
+from conformance.homeserver.client import Client, Response
+from conformance.homeserver.users import Names, User
+from conformance.verdict import Broken, Inconclusive
+from conformance.wire.exchange import Direction, Exchange, NotJson
+from conformance.wire.journal import Journal
+
+#: While a run lasts, threads change places ten times as often as CPython's default, so that answers of the fleet do
+#: not wait 5 ms for a check that computes. Seconds.
+SWITCH_INTERVAL = 0.0005
+
+Event = dict[str, Any]
+
+
+class Appservice:
+    """One fake appservice: what it received, what it answers, and what it does on the homeserver."""
+
+    def __init__(self, registration: Registration, journal: Journal, deliver_wait: float) -> None:
+        self.registration = registration
+        self.code = registration.code
+        self.journal = journal
+        #: Seconds that an event may take to arrive.
+        self.deliver_wait = deliver_wait
+        self.listener: Listener | None = None
+        self._scripts: dict[tuple[Kind, str | None], Script] = {}
+        self._scripts_lock = threading.Lock()
+        self._sender: User | None = None
+
+    def __str__(self) -> str:
+        return f"appservice {self.code} ({self.registration.id})"
+
+    # What it answers
+
+    def respond(self, exchange: Exchange) -> Reply:
+        """The reply to a request: the script for its subject, else for its kind, else the well-behaved default."""
+        route = self.route(exchange)
+        with self._scripts_lock:
+            script = self._scripts.get((route.kind, route.subject)) or self._scripts.get((route.kind, None))
+        return script(exchange) if script is not None else self._default(route, exchange)
+
+    def _default(self, route: Route, exchange: Exchange) -> Reply:
+        if route.kind is Kind.UNKNOWN:
+            self.journal.update(exchange, notes=(*exchange.notes, "no script expects this request"))
+            return thirdparty.unrecognized()
+        if self.code == "L" and not route.legacy:
+            return thirdparty.unrecognized()
+        if route.kind in (Kind.TRANSACTION, Kind.PING):
+            return answer()
+        if route.kind in (Kind.USER, Kind.ALIAS):
+            return answer(404, {"errcode": "HQ.CONFORMANCE.NOT_FOUND", "error": "no such entity"})
+        return thirdparty.reply(self.code, route, exchange)
+
+    @contextmanager
+    def scripted(self, kind: Kind, script: Script, subject: str | None = None) -> Iterator[None]:
+        """Answer requests of a kind (about one subject: a user ID, an alias, a protocol) by `script` meanwhile."""
+        key = (kind, subject)
+        with self._scripts_lock:
+            if key in self._scripts:
+                raise ValueError(f"{self} already has a script for {kind} {subject or ''}")
+            self._scripts[key] = script
+        try:
+            yield
+        finally:
+            with self._scripts_lock:
+                del self._scripts[key]
+
+    # What it received
+
+    def route(self, exchange: Exchange) -> Route:
+        """What a request to this appservice asks."""
+        return route_of(exchange, self.registration.base_path)
+
+    def requests(self, kind: Kind | None = None, since: int = 0, subject: str | None = None) -> list[Exchange]:
+        """The requests that arrived since a marker, optionally of one kind and about one subject."""
+        return self.journal.since(since, lambda exchange: self._is(exchange, kind, subject))
+
+    def await_request(
+        self, kind: Kind, since: int, subject: str | None = None, timeout: float | None = None
+    ) -> Exchange | None:
+        """The first such request that is complete, waiting for it; None when none came in time."""
+        wait = self.deliver_wait if timeout is None else timeout
+        return self.journal.wait_for(
+            lambda exchange: exchange.received is not None and self._is(exchange, kind, subject), since, wait
+        )
+
+    def _is(self, exchange: Exchange, kind: Kind | None, subject: str | None) -> bool:
+        if exchange.direction is not Direction.TO_APPSERVICE or exchange.party != self.code:
+            return False
+        if kind is None:
+            return True
+        route = self.route(exchange)
+        return route.kind is kind and subject in (None, route.subject)
+
+    def transactions(self, since: int = 0) -> list[Exchange]:
+        """The transactions that arrived complete since a marker, retries among them."""
+        return [exchange for exchange in self.requests(Kind.TRANSACTION, since) if exchange.received is not None]
+
+    def deliveries(self, event_id: str, since: int = 0) -> list[tuple[Exchange, Event]]:
+        """Every transaction that contains an event, with the event as it stands there."""
+        return [
+            (exchange, event)
+            for exchange in self.transactions(since)
+            for event in events_of(exchange)
+            if event.get("event_id") == event_id
+        ]
+
+    def received(self, since: int = 0) -> list[tuple[Exchange, Event]]:
+        """Every event of every transaction since a marker, in order of arrival; a repeated txnId counts once."""
+        seen: set[str] = set()
+        found = []
+        for exchange in self.transactions(since):
+            txn_id = self.route(exchange).subject
+            if txn_id not in seen:
+                seen.add(txn_id)
+                found += [(exchange, event) for event in events_of(exchange)]
+        return found
+
+    def _wait_for_event(self, event_id: str) -> tuple[Exchange, Event] | None:
+        def contains(changed: Any) -> tuple[Exchange, Event] | None:
+            for exchange in changed:
+                if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
+                    for event in events_of(exchange):
+                        if event.get("event_id") == event_id:
+                            return exchange, event
+            return None
+
+        return self.journal.wait_until(contains, 0, self.deliver_wait)
+
+    def await_event(self, event_id: str) -> Event:
+        """An event that is set-up or control: as it was pushed, waiting for it.
+
+        :raises Inconclusive: it did not arrive in time.
+        """
+        found = self._wait_for_event(event_id)
+        if found is None:
+            raise Inconclusive(f"{event_id} did not reach {self} within {self.deliver_wait:g} s: no positive control")
+        return found[1]
+
+    def still_missing(self, event_ids: Iterable[str], since: int) -> set[str]:
+        """Which of many events have not arrived; waits on as long as one of them arrives within `deliver_wait`."""
+        missing = set(event_ids)
+        before = -1
+        while missing and len(missing) != before:
+            before = len(missing)
+            self._await_all(missing, since)
+        return missing
+
+    def _await_all(self, missing: set[str], since: int) -> None:
+        def strike_off(changed: Iterable[Exchange]) -> bool | None:
+            for exchange in changed:
+                if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
+                    missing.difference_update(str(event.get("event_id")) for event in events_of(exchange))
+            return None if missing else True
+
+        self.journal.wait_until(strike_off, since, self.deliver_wait)
+
+    def must_receive(self, event_id: str, what: str) -> Event:
+        """An event whose delivery is being judged: as it was pushed, waiting for it.
+
+        :param what: the event in words, for the message ("the invite of a ghost").
+        :raises Broken: it did not arrive in time.
+        """
+        found = self._wait_for_event(event_id)
+        if found is None:
+            raise Broken(
+                f"{what} ({event_id}) in a transaction of {self} within {self.deliver_wait:g} s",
+                "no transaction with it",
+                *self.journal.since(0, lambda e: event_id.encode() in e.response_body)[:1],
+            )
+        return found[1]
+
+    def must_not_receive(self, event_id: str, what: str) -> None:
+        """An event that must not have been pushed by now; only after a marker and the quiet window.
+
+        :raises Broken: it was.
+        """
+        for exchange, _ in self.deliveries(event_id):
+            raise Broken(f"{what} ({event_id}) not pushed to {self}", "it was pushed", exchange)
+
+    def must_receive_nothing_of(self, room: str, what: str) -> None:
+        """No event of a room may have been pushed by now; only after a marker and the quiet window.
+
+        :raises Broken: one was.
+        """
+        for exchange, event in self.received():
+            if event.get("room_id") == room:
+                raise Broken(
+                    f"nothing of {what} ({room}) pushed to {self}", f"{event.get('type')} was pushed", exchange
+                )
+
+    def must_not_be_asked(self, kind: Kind, since: int, what: str, subject: str | None = None) -> None:
+        """A request that must not have arrived since a marker of the journal; only after a marker and the quiet window.
+
+        :raises Broken: it did.
+        """
+        for exchange in self.requests(kind, since, subject):
+            raise Broken(f"no {kind} at {self} for {what}", f"{exchange.method} {exchange.target}", exchange)
+
+    def exchange_with(self, event_id: str) -> Exchange:
+        """The first transaction that contains an event, waiting for it.
+
+        :raises Inconclusive: it did not arrive in time.
+        """
+        self.await_event(event_id)
+        return self.deliveries(event_id)[0][0]
+
+    # What it does on the homeserver
+
+    def connect(self, client: Client, names: Names, server_name: str) -> None:
+        """Say which homeserver its users act on."""
+        sender = f"@{self.registration.sender_localpart}:{server_name}"
+        self._sender = User(client, names, self.code, self.registration.as_token, sender)
+
+    @property
+    def sender(self) -> User:
+        """Its sender user: the `as_token` alone."""
+        if self._sender is None:
+            raise ValueError(f"{self} is not connected to a homeserver")
+        return self._sender
+
+    @property
+    def prefix(self) -> str:
+        """What the localparts of its own ghosts begin with."""
+        return f"hq{self.code.lower()}-"
+
+    def fresh_localpart(self, prefix: str | None = None) -> str:
+        """A localpart that nobody has used, in its exclusive namespace unless `prefix` says otherwise."""
+        return self.sender.names.fresh(self.prefix if prefix is None else prefix)
+
+    def as_user(self, user_id: str) -> User:
+        """Somebody it asserts the identity of, registered or not."""
+        sender = self.sender
+        return User(sender.client, sender.names, f"{self.code} as {user_id}", sender.token, user_id, asserted=True)
+
+    def unregistered(self, prefix: str | None = None) -> User:
+        """A ghost of its namespace that the homeserver does not know yet."""
+        return self.as_user(f"@{self.fresh_localpart(prefix)}:{self.sender.server_name}")
+
+    def register(self, localpart: str, **content: Any) -> Response:
+        """Register a ghost by `as_token` (AS: Server admin style permissions); whatever the homeserver answers."""
+        body = {"type": "m.login.application_service", "username": localpart, "inhibit_login": True} | content
+        return self.sender.call("POST", "/register", json=body)
+
+    def ghost(self, prefix: str | None = None) -> User:
+        """A fresh ghost, registered.
+
+        :raises Inconclusive: the homeserver did not register it.
+        """
+        ghost = self.unregistered(prefix)
+        body = {"type": "m.login.application_service", "username": ghost.localpart, "inhibit_login": True}
+        self.sender.do(f"register the ghost {ghost}", "POST", "/register", json=body)
+        return ghost
+
+    def log_in(self, ghost: User) -> User:
+        """A ghost with an access token of its own, by way of `/login`.
+
+        :raises Inconclusive: the homeserver did not log it in.
+        """
+        identifier = {"type": "m.id.user", "user": ghost.localpart}
+        body = {"type": "m.login.application_service", "identifier": identifier}
+        answer = self.sender.do(f"log in as {ghost}", "POST", "/login", json=body)
+        token = answer.json.get("access_token")
+        if not isinstance(token, str):
+            raise Inconclusive(f"set-up: the login as {ghost} yielded no access token", answer.exchange)
+        return User(ghost.client, ghost.names, f"{ghost.user_id} logged in", token, ghost.user_id)
+
+
+class Fleet:
+    """All appservices of a run, by code, on listeners of their own."""
+
+    def __init__(
+        self, registrations: list[Registration], journal: Journal, bind: str = "127.0.0.1", deliver_wait: float = 30.0
+    ) -> None:
+        self._endpoint = Endpoint(journal)
+        self._bind = bind
+        self._dead: list[socket.socket] = []
+        self._switch_interval = sys.getswitchinterval()
+        self._members = {each.code: Appservice(each, journal, deliver_wait) for each in registrations}
+
+    def __getitem__(self, code: str) -> Appservice:
+        """An appservice by its code.
+
+        :raises Inconclusive: there is no registration for it in this run.
+        """
+        try:
+            return self._members[code]
+        except KeyError:
+            role = ROLES.get(code)
+            name = f"{role.id!r} " if role else ""
+            raise Inconclusive(f"the registration {name}of appservice {code} is not among the files given") from None
+
+    def __iter__(self) -> Iterator[Appservice]:
+        return iter(self._members.values())
+
+    def __contains__(self, code: object) -> bool:
+        return code in self._members
+
+    @property
+    def notes(self) -> list[str]:
+        """What the results should say about the fleet's clock."""
+        return [] if self._endpoint.kernel_stamps else [self._endpoint.stamp_note]
+
+    def start(self) -> None:
+        """Listen on every port named in the registrations.
+
+        :raises BadRegistration: a port cannot be had.
+        """
+        self._endpoint.start()
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        for member in self:
+            port = member.registration.port
+            if port is None:
+                if member.registration.url is not None:
+                    raise BadRegistration(f"the url of registration {member.registration.id!r} names no port")
+                continue
+            try:
+                if ROLES[member.code].listens:
+                    member.listener = self._endpoint.listen(member.code, self._bind, port, member.respond)
+                else:
+                    self._keep_dead(port)
+            except OSError as error:
+                raise BadRegistration(
+                    f"port {port} of registration {member.registration.id!r} cannot be listened on at {self._bind}: "
+                    f"{error.strerror or error}; end what uses it, or write the registrations for other ports"
+                ) from error
+
+    def _keep_dead(self, port: int) -> None:
+        # Bound and never listening: connections are refused and nobody else can take the port.
+        dead = socket.socket()
+        self._dead.append(dead)
+        dead.bind((self._bind, port))
+
+    def connect(self, client: Client, names: Names, server_name: str) -> None:
+        """Say which homeserver the fleet's users act on."""
+        for member in self:
+            member.connect(client, names, server_name)
+
+    def stop(self) -> None:
+        """Close everything; held answers are cut."""
+        self._endpoint.stop()
+        for dead in self._dead:
+            dead.close()
+        self._dead.clear()
+        sys.setswitchinterval(self._switch_interval)
+
+
+def events_of(exchange: Exchange) -> list[Event]:
+    """The events of a transaction; what is no list of objects counts as none (TXN-03 and TXN-04 judge the form)."""
+    try:
+        body = exchange.request_json
+    except NotJson:
+        return []
+    events = body.get("events") if isinstance(body, dict) else None
+    return [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
