@@ -1,0 +1,235 @@
+"""The client-server client: every call is an exchange in the journal.
+
+Two tiers, so that the right requirement is blamed. :meth:`Client.call` returns whatever the homeserver answers; checks
+use it for what they judge. The verbs of :mod:`conformance.homeserver.users` are set-up: they raise
+:class:`~conformance.verdict.Inconclusive` when the homeserver does not do as asked.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+
+from conformance.wire.exchange import Direction, Exchange, Headers, NotJson, Phase
+from conformance.wire.journal import Journal
+
+#: How long one call may take before it counts as unanswered, in seconds (the catalogue's 30 s).
+ANSWER_WITHIN = 30.0
+
+#: How long rate limits are honoured for one call before its 429 is returned, in seconds.
+PATIENCE_WITH_LIMITS = 60.0
+
+#: Bytes after which an answer is given up.
+ANSWER_CAP = 64 * 1024 * 1024
+
+#: The client-server API's present version.
+CLIENT = "/_matrix/client/v3"
+
+
+class NoAnswer(Exception):
+    """The homeserver did not answer a call: time-out, refused or cut connection, or no HTTP."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(f"{exchange.method} {exchange.raw_path}: {exchange.failure}")
+        self.exchange = exchange
+
+
+@dataclass(frozen=True)
+class Response:
+    """The homeserver's answer to a call."""
+
+    exchange: Exchange
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        assert self.exchange.status is not None
+        return self.exchange.status
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def refused(self) -> bool:
+        """Whether the status is 4xx."""
+        return 400 <= self.status < 500
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body when it is a JSON object, else an empty one."""
+        try:
+            body = self.exchange.response_json
+        except NotJson:
+            return {}
+        return body if isinstance(body, dict) else {}
+
+    @property
+    def value(self) -> Any:
+        """The parsed body whatever it is; None when it is not JSON."""
+        try:
+            return self.exchange.response_json
+        except NotJson:
+            return None
+
+    @property
+    def errcode(self) -> str | None:
+        """The Matrix error code, if there is one."""
+        code = self.json.get("errcode")
+        return code if isinstance(code, str) else None
+
+    @property
+    def date(self) -> str | None:
+        """The Date header."""
+        return next(iter(self.exchange.response_header("Date")), None)
+
+    def __str__(self) -> str:
+        """Status and error code, for messages."""
+        return f"{self.status} {self.errcode}" if self.errcode else str(self.status)
+
+
+class Client:
+    """Calls to one homeserver over one pool of connections."""
+
+    def __init__(self, base_url: str, journal: Journal) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.journal = journal
+        #: The path under which the homeserver lives; part of every request target.
+        self._prefix = urlsplit(self.base_url).path
+        self._session = requests.Session()
+        # Proxies, .netrc and the like of this machine are not part of a conformance run.
+        self._session.trust_env = False
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=32))
+
+    def close(self) -> None:
+        """Drop the pooled connections; they die with the target."""
+        self._session.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        party: str,
+        token: str | None = None,
+        query: Mapping[str, str] | str | None = None,
+        json: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = ANSWER_WITHIN,
+        obey_limits: bool = True,
+    ) -> Response:
+        """One call; a 429 is waited out and the call repeated, as it tells, unless `obey_limits` is false.
+
+        :param path: already percent-encoded (see :func:`segment`).
+        :param query: parameters to encode, or a query string to send as it is.
+        :param timeout: seconds until the answer must be complete.
+        :raises NoAnswer: there was no answer.
+        """
+        patience = time.monotonic() + PATIENCE_WITH_LIMITS
+        while True:
+            response = self._once(method, path, party, token, query, json, data, headers, timeout)
+            if response.status != 429 or not obey_limits:
+                return response
+            wait = _told_to_wait(response)
+            if time.monotonic() + wait > patience:
+                return response
+            time.sleep(wait)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        party: str,
+        token: str | None,
+        query: Mapping[str, str] | str | None,
+        json: Any,
+        data: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout: float,
+    ) -> Response:
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        body = data
+        if json is not None:
+            body = jsonlib.dumps(json, ensure_ascii=False).encode()
+            sent.setdefault("Content-Type", "application/json")
+        search = query if isinstance(query, str) else urlencode(query or {})
+        target = f"{path}?{search}" if search else path
+        exchange = self.journal.open(
+            Direction.TO_HOMESERVER, party, method, self._prefix + target, tuple(sent.items()), request_body=body or b""
+        )
+        try:
+            status, received, content = self._exchange(method, target, sent, body, timeout)
+        except (requests.RequestException, OSError) as error:
+            self.journal.update(
+                exchange, phase=Phase.DONE, failure=_in_words(error, timeout), answer_until=time.monotonic()
+            )
+            raise NoAnswer(exchange) from error
+        now = time.monotonic()
+        self.journal.update(
+            exchange,
+            phase=Phase.DONE,
+            received=exchange.started,
+            status=status,
+            response_headers=received,
+            response_body=content,
+            answer_from=now,
+            answer_until=now,
+        )
+        return Response(exchange)
+
+    def _exchange(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | None, timeout: float
+    ) -> tuple[int, Headers, bytes]:
+        deadline = time.monotonic() + timeout
+        prepared = self._session.prepare_request(requests.Request(method, self.base_url + "/", headers, data=body))
+        # requests would otherwise normalise what a check wrote on purpose.
+        prepared.url = self.base_url + target
+        pause = (min(timeout, 10.0), timeout)
+        with self._session.send(prepared, timeout=pause, allow_redirects=False, stream=True) as answer:
+            # The library's time-outs are between two bytes; a trickling answer needs a deadline of its own.
+            content = bytearray()
+            for chunk in answer.iter_content(65536):
+                content += chunk
+                if time.monotonic() > deadline or len(content) > ANSWER_CAP:
+                    raise requests.Timeout
+            return answer.status_code, tuple(answer.headers.items()), bytes(content)
+
+
+def segment(text: str) -> str:
+    """A text as one percent-encoded path segment."""
+    return quote(text, safe="")
+
+
+def _told_to_wait(response: Response) -> float:
+    """Seconds that a 429 asks for (`retry_after_ms`, or Retry-After), at least 50 ms."""
+    told = response.json.get("retry_after_ms")
+    if isinstance(told, (int, float)):
+        return max(told / 1000, 0.05)
+    header = next(iter(response.exchange.response_header("Retry-After")), "")
+    return float(header) if header.isdigit() else 0.5
+
+
+def _in_words(error: Exception, timeout: float) -> str:
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the TLS handshake failed"
+    if isinstance(error, requests.ConnectionError):
+        text = str(error)
+        if "refused" in text:
+            return "the connection was refused"
+        if "Name or service" in text or "resolve" in text:
+            return "the host name does not resolve"
+        return "the connection was closed without an answer"
+    return f"no valid HTTP answer ({type(error).__name__})"

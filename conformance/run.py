@@ -1,0 +1,116 @@
+"""Everything a run consists of, put together once and handed to the checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from conformance.appservice.fleet import Appservice, Fleet
+from conformance.catalogue.versions import Version
+from conformance.homeserver.client import Client, NoAnswer
+from conformance.homeserver.humans import Humans
+from conformance.homeserver.target import Target
+from conformance.homeserver.users import Names
+from conformance.markers import Markers
+from conformance.verdict import Blocked
+from conformance.wire.journal import Journal
+from conformance.wire.redaction import Redactor
+
+T = TypeVar("T")
+
+#: Seconds between two looks at something that takes its time on the homeserver, such as a room list.
+_POLL = 0.05
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The waits of the catalogue, in seconds."""
+
+    #: T_backoff: how long a homeserver's backoff is watched.
+    backoff: float = 120.0
+    #: T_block: how long a blocked query or a hung request is watched.
+    block: float = 240.0
+    #: T_quiet: how long nothing must arrive after a marker.
+    quiet: float = 3.0
+    #: T_deliver: how long an event may take to be pushed.
+    deliver: float = 30.0
+
+
+class TargetGone(Exception):
+    """The homeserver stopped answering; nothing after that is its requirements' fault."""
+
+
+@dataclass
+class Run:
+    """One conformance run: the target, the fleet, and what was recorded."""
+
+    target: Target
+    fleet: Fleet
+    journal: Journal
+    redactor: Redactor
+    client: Client
+    humans: Humans
+    names: Names
+    budgets: Budgets
+    strict: bool
+    #: The version whose rules are judged; None: all of them, whatever the homeserver claims.
+    version: Version | None = None
+    #: What the homeserver's `/versions` lists.
+    claimed: tuple[str, ...] = ()
+    server_name: str = ""
+    #: Name and version as the homeserver tells them.
+    software: tuple[str, str | None] = ("", None)
+    #: Appservices that cannot be used, by code, and why (REG-01).
+    unloaded: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _gone: str | None = None
+
+    def __post_init__(self) -> None:
+        self.markers = Markers(self)
+
+    def appservice(self, code: str) -> Appservice:
+        """An appservice of the fleet.
+
+        :raises Blocked: the homeserver has not loaded its registration.
+        :raises Inconclusive: there is no registration file for it.
+        """
+        if code in self.unloaded:
+            raise Blocked("REG-01", self.unloaded[code])
+        return self.fleet[code]
+
+    def eventually(self, probe: Callable[[], T | None]) -> T | None:
+        """Ask the homeserver again and again until `probe` returns something; None when T_deliver is over."""
+        deadline = time.monotonic() + self.budgets.deliver
+        while (found := probe()) is None and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        return found
+
+    def alias(self, localpart: str) -> str:
+        """A room alias on the homeserver."""
+        return f"#{localpart}:{self.server_name}"
+
+    def user_id(self, localpart: str) -> str:
+        """A user ID on the homeserver."""
+        return f"@{localpart}:{self.server_name}"
+
+    def check_alive(self, ask: bool = False) -> None:
+        """Make sure that the homeserver is still there.
+
+        :param ask: send it a request, not only look at its process.
+        :raises TargetGone: it is not, or was not before.
+        """
+        if self._gone is None and not self.target.alive():
+            self._declare_gone()
+        if self._gone is None and ask:
+            try:
+                self.client.call("GET", "/_matrix/client/versions", party="suite", timeout=10.0)
+            except NoAnswer:
+                self._declare_gone()
+        if self._gone is not None:
+            raise TargetGone(self._gone)
+
+    def _declare_gone(self) -> None:
+        moment = time.monotonic() - self.journal.began
+        self._gone = f"the homeserver stopped answering at +{moment:.1f} s: {self.target.obituary()}"
