@@ -1,0 +1,166 @@
+"""The console script ``as-conformance``: what surrounds a run.
+
+Exit codes: 0 done, 4 wrong options or files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+#: Exit status for wrong options or files, as pytest has it.
+USAGE = 4
+
+#: The first port of registration files unless told otherwise; below the range that systems give out by themselves.
+PORT_BASE = 29400
+
+_LOADING = """
+Load them into the homeserver, start (or restart) it, then run the suite:
+
+  Synapse      in homeserver.yaml, and raise its rate limits as the README says:
+                 app_service_config_files:
+{files}
+  Dendrite     in dendrite.yaml, under app_service_api, as config_files: the same list
+  Conduit,     in the admin room, for each file:
+  conduwuit,       @conduit:{server_name}: appservices register   (`!admin appservices register` in conduwuit and
+  Tuwunel          Tuwunel), followed by the content of the file in a code block; Tuwunel also reads
+               tuwunel.toml:     [global.appservice.<ID>] tables
+  others       as their documentation says
+
+  pytest --hs-url http://localhost:8008 --as-registrations {directory}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; the exit status."""
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as error:
+        # argparse says 2, which is "interrupted" to pytest and to this suite's users.
+        return USAGE if error.code else 0
+    try:
+        return int(arguments.function(arguments) or 0)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough; Python must not complain at exit
+        return 0
+    except _Usage as error:
+        print(f"as-conformance {arguments.command}: {error}", file=sys.stderr)
+        return USAGE
+
+
+class _Usage(Exception):
+    """Wrong options or files; one sentence."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    from conformance import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="as-conformance",
+        description="Conformance of homeservers to the Matrix Application Service API; the runs are pytest's: "
+        "`pytest --hs synapse`, `pytest --hs-url URL --as-registrations DIR`.",
+    )
+    parser.add_argument("--version", action="version", version=f"as-conformance {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    registrations = commands.add_parser(
+        "registrations",
+        help="write the registration files of the fleet",
+        description="Write the registration files of the fleet, to be loaded into a homeserver before it starts.",
+    )
+    registrations.add_argument(
+        "directory", metavar="DIR", type=Path, help="where to; files of earlier calls are replaced"
+    )
+    registrations.add_argument(
+        "--server-name", required=True, help="server name of the homeserver: the part after the colon in its user IDs"
+    )
+    registrations.add_argument(
+        "--as-url",
+        default="http://127.0.0.1",
+        metavar="URL",
+        help="scheme and host at which the homeserver reaches the fleet, without a port (http://127.0.0.1)",
+    )
+    registrations.add_argument(
+        "--port-base",
+        type=int,
+        default=PORT_BASE,
+        metavar="N",
+        help=f"the fleet listens on ports from N on, one for each appservice ({PORT_BASE})",
+    )
+    registrations.set_defaults(function=_registrations)
+
+    requirements = commands.add_parser(
+        "requirements", help="print the catalogue", description="Print the catalogue of requirements."
+    )
+    requirements.add_argument("--area", metavar="A", help="only this area, such as TXN")
+    requirements.add_argument("--format", choices=("table", "json", "markdown"), default="table")
+    requirements.set_defaults(function=_requirements)
+
+    for name, what in (("kill-matrix", "which check catches which defect"), ("compare", "compare the results of runs")):
+        later = commands.add_parser(name, help=f"{what} (not available yet)")
+        later.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
+        later.set_defaults(function=_later)
+    return parser
+
+
+def _registrations(arguments: argparse.Namespace) -> None:
+    from conformance.appservice.registration import BadRegistration, write
+    from conformance.appservice.roster import enlist
+
+    parts = urlsplit(arguments.as_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc != _host(parts.netloc):
+        raise _Usage(f"--as-url {arguments.as_url}: wants scheme and host without a port, such as http://127.0.0.1")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise _Usage(f"--as-url {arguments.as_url}: the appservices have paths of their own, leave it out")
+    if not arguments.server_name or set(arguments.server_name) & set("@#!/ "):
+        raise _Usage(f"--server-name {arguments.server_name}: not a server name such as example.org or localhost:8448")
+    try:
+        written = write(
+            arguments.directory, enlist(arguments.server_name, arguments.as_url, _ports(arguments.port_base))
+        )
+    except BadRegistration as error:
+        raise _Usage(str(error)) from error
+    files = "\n".join(f"                   - {path.resolve()}" for path in written)
+    print(f"{len(written)} registration files in {arguments.directory}")
+    print(_LOADING.format(files=files, directory=arguments.directory, server_name=arguments.server_name), end="")
+
+
+def _host(netloc: str) -> str:
+    """The host of a URL's authority without its port; IPv6 literals keep their brackets."""
+    return netloc if netloc.endswith("]") else netloc.rpartition(":")[0] or netloc
+
+
+def _ports(base: int) -> Iterator[int]:
+    from conformance.appservice.roster import ROSTER
+
+    if not 1 <= base <= 65535 - len(ROSTER):
+        raise _Usage(f"--port-base {base}: not a port with {len(ROSTER)} more after it")
+    return itertools.count(base)
+
+
+def _requirements(arguments: argparse.Namespace) -> None:
+    from conformance.catalogue import load, printing
+
+    catalogue = load()
+    chosen = tuple(catalogue)
+    if arguments.area is not None:
+        try:
+            chosen = catalogue.of_area(arguments.area.upper())
+        except KeyError:
+            names = ", ".join(area.name for area in catalogue.areas)
+            raise _Usage(f"there is no area {arguments.area}; there are {names}") from None
+    show = {"table": printing.table, "json": printing.as_json, "markdown": printing.markdown}[arguments.format]
+    print(show(chosen), end="")
+
+
+def _later(arguments: argparse.Namespace) -> None:
+    raise _Usage("not available yet")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

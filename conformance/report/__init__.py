@@ -1,0 +1,1 @@
+"""Views of what a run found: the terminal, results.json, the baseline."""

@@ -1,0 +1,207 @@
+"""What the user asked for: the plugin's options, read and checked before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from conformance.catalogue import load
+from conformance.catalogue.selection import select
+from conformance.catalogue.versions import LATEST, Version
+from conformance.homeserver.humans import Admission
+from conformance.homeserver.process import TargetFailed
+from conformance.homeserver.target import check_command
+from conformance.plugin import option
+from conformance.report.baseline import BadBaseline, Known
+from conformance.report.baseline import read as read_baseline
+from conformance.run import Budgets
+
+#: Homeservers that the suite starts by name.
+NAMES = ("synapse", "reference")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a run."""
+
+    url: str | None
+    name: str | None
+    command: str | None
+    registrations: Path | None
+    bind: str
+    admission: Admission
+    #: None: the newest version that the homeserver claims.
+    version: Version | None
+    #: The ids that are judged; None: all.
+    only: frozenset[str] | None
+    strict: bool
+    budgets: Budgets
+    report: Path | None
+    baseline: Path | None
+    known: dict[str, Known]
+    update_baseline: bool
+
+
+def read(config: pytest.Config) -> Settings:
+    """The settings of a pytest session.
+
+    :raises pytest.UsageError: an option that makes no sense; the message says what would.
+    """
+    url, name, command = (_text(config, each) for each in ("hs-url", "hs", "hs-command"))
+    given = [f"--{each}" for each, value in (("hs-url", url), ("hs", name), ("hs-command", command)) if value]
+    if len(given) > 1:
+        raise pytest.UsageError(f"{' and '.join(given)} name different homeservers: give one of them")
+    if url is not None:
+        _check_url(url)
+    if name is not None and name not in NAMES:
+        raise pytest.UsageError(f"--hs {name}: there is no such homeserver; there are {', '.join(NAMES)}")
+    if name == "reference" or _text(config, "defect"):
+        raise pytest.UsageError("--hs reference and --defect: the reference homeserver is not available yet")
+    if _text(config, "hs-restart-command"):
+        raise pytest.UsageError("--hs-restart-command: restarting a homeserver is not available yet")
+    if command is not None:
+        try:
+            check_command(command)
+        except TargetFailed as error:
+            raise pytest.UsageError(str(error)) from error
+    registrations = _path(config, "as-registrations")
+    if url is not None and registrations is None:
+        raise pytest.UsageError(
+            "--hs-url needs --as-registrations DIR: the files the homeserver was started with "
+            "(`as-conformance registrations DIR` writes them)"
+        )
+    if url is None and registrations is not None:
+        raise pytest.UsageError("--as-registrations goes with --hs-url: a homeserver the suite starts gets its own")
+    baseline = _path(config, "baseline")
+    update = bool(option(config, "baseline-update"))
+    if update and baseline is None:
+        raise pytest.UsageError("--baseline-update needs --baseline FILE")
+    return Settings(
+        url=url,
+        name=name,
+        command=command,
+        registrations=registrations,
+        bind=_text(config, "as-bind") or "127.0.0.1",
+        admission=_admission(config),
+        version=_version(_text(config, "spec")),
+        only=_only(_text(config, "only")),
+        strict=_reading(_text(config, "reading") or "lenient"),
+        budgets=Budgets(*(_seconds(config, f"{each}-wait") for each in ("backoff", "block", "quiet", "deliver"))),
+        report=_report(config),
+        baseline=baseline,
+        known=_known(baseline, update),
+        update_baseline=update,
+    )
+
+
+def _text(config: pytest.Config, name: str) -> str | None:
+    value = option(config, name)
+    return str(value).strip() or None if value is not None else None
+
+
+def _path(config: pytest.Config, name: str) -> Path | None:
+    text = _text(config, name)
+    return None if text is None else config.invocation_params.dir / text
+
+
+def _report(config: pytest.Config) -> Path | None:
+    """The report's directory, made now: a run should not find out at its end that it cannot write."""
+    path = _path(config, "conformance-report")
+    if path is None or config.option.collectonly:
+        return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "results.json").touch()
+    except OSError as error:
+        raise pytest.UsageError(
+            f"--conformance-report {path}: cannot write there: {error.strerror or error}"
+        ) from error
+    return path
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise pytest.UsageError(f"--hs-url {url}: not a URL such as http://localhost:8008")
+
+
+def _version(text: str | None) -> Version | None:
+    if text is None:
+        return None
+    if text == "latest":
+        return LATEST
+    try:
+        version = Version.parse(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"--spec {text}: {error}") from error
+    if version.dialect != "modern":
+        raise pytest.UsageError(f"--spec {text}: the draft dialects are not available yet")
+    return version
+
+
+def _only(text: str | None) -> frozenset[str] | None:
+    if text is None:
+        return None
+    try:
+        return select(text, load())
+    except ValueError as error:
+        raise pytest.UsageError(f"--only {text}: {error}") from error
+
+
+def _reading(text: str) -> bool:
+    if text not in ("lenient", "strict"):
+        raise pytest.UsageError(f"--reading {text}: there are lenient and strict")
+    return text == "strict"
+
+
+def _seconds(config: pytest.Config, name: str) -> float:
+    text = _text(config, name) or ""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 86400:
+        raise pytest.UsageError(f"--{name} {text}: not a number of seconds")
+    return seconds
+
+
+def _admission(config: pytest.Config) -> Admission:
+    logins = []
+    for login in _list(config, "hs-user"):
+        # A full user ID has colons of its own: the password follows the last one that is not part of the ID.
+        head, colon, tail = login[1:].partition(":") if login.startswith("@") else ("", "", "")
+        user, separator, password = login.partition(":") if not colon else tail.rpartition(":")
+        if colon:
+            user = f"@{head}:{user}"
+        if not separator or not user or not password:
+            raise pytest.UsageError("--hs-user wants USER:PASSWORD")
+        logins.append((user, password))
+    return Admission(
+        logins=tuple(logins),
+        tokens=tuple(_list(config, "hs-user-token")),
+        shared_secret=_text(config, "hs-registration-shared-secret"),
+        registration_token=_text(config, "hs-registration-token"),
+    )
+
+
+def _list(config: pytest.Config, name: str) -> list[str]:
+    values = option(config, name)
+    return [str(value) for value in values] if isinstance(values, list) else []
+
+
+def _known(path: Path | None, update: bool) -> dict[str, Known]:
+    if path is None or (update and not path.exists()):
+        return {}
+    try:
+        return read_baseline(path, load(), datetime.now(UTC).date())
+    except BadBaseline as error:
+        raise pytest.UsageError(str(error)) from error
