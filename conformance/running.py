@@ -156,7 +156,6 @@ class Session:
                 raise pytest.UsageError(f"{item.nodeid} decides {unknown[0]}, which is no requirement")
             if ids and self.settings.only is not None and not self.settings.only.intersection(ids):
                 left_out.append(item)
-                self.results.skipped.update(dict.fromkeys(ids, "not selected"))
                 continue
             chosen.append(item)
             for each in ids:
@@ -166,6 +165,11 @@ class Session:
         if left_out:
             self.config.hook.pytest_deselected(items=left_out)
         items[:] = chosen
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Remember what --only, -k or --lf left out, so that it does not look as if there were no check."""
+        for item in items:
+            self.results.skipped.update(dict.fromkeys(requirement_ids(item), "not selected"))
 
     # The run
 

@@ -37,7 +37,7 @@ _COLUMNS: tuple[tuple[str, frozenset[Verdict]], ...] = (
     ("error", frozenset({Verdict.ERROR})),
     ("not decided", frozenset({Verdict.INCONCLUSIVE, Verdict.BLOCKED})),
     ("not claimed", frozenset({Verdict.NOT_CLAIMED})),
-    ("no check", frozenset({Verdict.SKIPPED})),
+    ("not run", frozenset({Verdict.SKIPPED})),
 )
 
 _WIDTH = 118

@@ -197,6 +197,13 @@ def test_only_selects_and_the_rest_says_so(pytester: pytest.Pytester) -> None:
     assert entries["TXN-03"]["reason"] == "not selected"
 
 
+def test_what_pytests_own_options_leave_out_says_so_too(pytester: pytest.Pytester) -> None:
+    _, entries, _ = run_checks(pytester, "-k", "test_passes")
+    assert entries["TXN-02"]["verdict"] == "pass"
+    assert entries["TXN-03"]["reason"] == "not selected"
+    assert entries["TXN-01"]["reason"] == "no check yet"
+
+
 def test_nothing_selected_is_pytests_exit_code_for_it(pytester: pytest.Pytester) -> None:
     result, _, _ = run_checks(pytester, "--only", "XSIGN-01")
     assert result.ret == 5
