@@ -141,14 +141,15 @@ def read(directory: Path, codes_by_id: dict[str, str]) -> list[Registration]:
             if not path.name.startswith("as-conformance-"):
                 continue  # somebody else's bridge, in YAML
             raise BadRegistration(f"{path} is not JSON any more ({error}): write the files again") from error
-        if not isinstance(content, dict) or content.get("id") not in codes_by_id:
+        name = content.get("id") if isinstance(content, dict) else None
+        if not isinstance(name, str) or name not in codes_by_id:
             continue
-        wrong = problems("registration", content)
+        wrong = problems("registration", content) or _url_problems(content["url"])
         if wrong:
             raise BadRegistration(f"{path} is no valid registration: {wrong[0]}")
-        code = codes_by_id[content["id"]]
+        code = codes_by_id[name]
         if code in found:
-            raise BadRegistration(f"{path} repeats the id {content['id']!r} of another file in {directory}")
+            raise BadRegistration(f"{path} repeats the id {name!r} of another file in {directory}")
         found[code] = Registration.from_json(code, content)
     if not found:
         raise BadRegistration(
@@ -156,3 +157,11 @@ def read(directory: Path, codes_by_id: dict[str, str]) -> list[Registration]:
             f"write them with `as-conformance registrations {directory} ...` and load them into the homeserver"
         )
     return [found[code] for code in codes_by_id.values() if code in found]
+
+
+def _url_problems(url: str | None) -> list[str]:
+    try:
+        _ = urlsplit(url or "").port
+    except ValueError as error:
+        return [f"url: {url!r}: {error}"]
+    return []

@@ -8,13 +8,15 @@ use it for what they judge. The verbs of :mod:`conformance.homeserver.users` are
 from __future__ import annotations
 
 import json as jsonlib
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
+import urllib3
 
 from conformance.wire.exchange import Direction, Exchange, Headers, NotJson, Phase
 from conformance.wire.journal import Journal
@@ -24,6 +26,9 @@ ANSWER_WITHIN = 30.0
 
 #: How long rate limits are honoured for one call before its 429 is returned, in seconds.
 PATIENCE_WITH_LIMITS = 60.0
+
+#: Seconds after which pooled connections are not used again; homeservers keep idle ones for five or more.
+IDLE_CONNECTIONS = 2.0
 
 #: Bytes after which an answer is given up.
 ANSWER_CAP = 64 * 1024 * 1024
@@ -104,6 +109,8 @@ class Client:
         #: The path under which the homeserver lives; part of every request target.
         self._prefix = urlsplit(self.base_url).path
         self._session = requests.Session()
+        self._used = 0.0
+        self._lock = threading.Lock()
         # Proxies, .netrc and the like of this machine are not part of a conformance run.
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
@@ -170,7 +177,7 @@ class Client:
         )
         try:
             status, received, content = self._exchange(method, target, sent, body, timeout)
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             self.journal.update(
                 exchange, phase=Phase.DONE, failure=_in_words(error, timeout), answer_until=time.monotonic()
             )
@@ -191,6 +198,7 @@ class Client:
     def _exchange(
         self, method: str, target: str, headers: dict[str, str], body: bytes | None, timeout: float
     ) -> tuple[int, Headers, bytes]:
+        self._drop_idle_connections()
         deadline = time.monotonic() + timeout
         prepared = self._session.prepare_request(requests.Request(method, self.base_url + "/", headers, data=body))
         # requests would otherwise normalise what a check wrote on purpose.
@@ -199,11 +207,29 @@ class Client:
         with self._session.send(prepared, timeout=pause, allow_redirects=False, stream=True) as answer:
             # The library's time-outs are between two bytes; a trickling answer needs a deadline of its own.
             content = bytearray()
-            for chunk in answer.iter_content(65536):
-                content += chunk
+            for piece in _pieces(answer):
+                content += piece
                 if time.monotonic() > deadline or len(content) > ANSWER_CAP:
                     raise requests.Timeout
             return answer.status_code, tuple(answer.headers.items()), bytes(content)
+
+    def _drop_idle_connections(self) -> None:
+        """Forget connections the homeserver may be closing at this moment: that would look like an unanswered call."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._used > IDLE_CONNECTIONS:
+                self._session.close()
+            self._used = now
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives, decoded; a plain read would wait until a whole block is there."""
+    read = getattr(answer.raw, "read1", None)
+    if read is None:  # an urllib3 before 2.2: a trickling answer is noticed when it ends
+        yield from answer.iter_content(65536)
+        return
+    while piece := read(65536, decode_content=True):
+        yield piece
 
 
 def segment(text: str) -> str:
@@ -214,14 +240,14 @@ def segment(text: str) -> str:
 def _told_to_wait(response: Response) -> float:
     """Seconds that a 429 asks for (`retry_after_ms`, or Retry-After), at least 50 ms."""
     told = response.json.get("retry_after_ms")
-    if isinstance(told, (int, float)):
+    if isinstance(told, int | float) and told >= 0:  # not so: NaN, which Python's JSON knows
         return max(told / 1000, 0.05)
     header = next(iter(response.exchange.response_header("Retry-After")), "")
-    return float(header) if header.isdigit() else 0.5
+    return float(header) if header.isascii() and header.isdigit() else 0.5
 
 
 def _in_words(error: Exception, timeout: float) -> str:
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return f"no answer within {timeout:g} s"
     if isinstance(error, requests.exceptions.SSLError):
         return "the TLS handshake failed"
@@ -231,5 +257,7 @@ def _in_words(error: Exception, timeout: float) -> str:
             return "the connection was refused"
         if "Name or service" in text or "resolve" in text:
             return "the host name does not resolve"
+        if "BadStatusLine" in text:
+            return "no valid HTTP answer (its first line is no status line)"
         return "the connection was closed without an answer"
     return f"no valid HTTP answer ({type(error).__name__})"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 import secrets
 import string
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from conformance.homeserver.client import CLIENT, Client, NoAnswer, Response, segment
 from conformance.verdict import Inconclusive
+
+#: Seconds that an event may take from being sent to being readable.
+_BEHIND = 5.0
 
 
 class Names:
@@ -84,6 +89,12 @@ class User:
     def whoami(self, **options: Any) -> Response:
         """Ask the homeserver who this user is; whatever it answers."""
         return self.call("GET", "/account/whoami", **options)
+
+    @contextmanager
+    def calling(self, method: str, path: str, **options: Any) -> Iterator[Future[Response]]:
+        """A call in a thread of its own, so that it can be seen waiting; at the end its answer is awaited."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(self.call, method, path, **options)
 
     def provoke(self, method: str, path: str, **options: Any) -> None:
         """A call whose own answer does not matter: it gives the homeserver a reason to ask an appservice."""
@@ -162,8 +173,15 @@ class User:
         return _string(self.do("redact", "PUT", path, json={}), "event_id")
 
     def event(self, room: str, event: str) -> dict[str, Any]:
-        """An event as this user sees it."""
-        return self.do(f"read {event}", "GET", f"/rooms/{segment(room)}/event/{segment(event)}").json
+        """An event as this user sees it; some homeservers need a moment until what was sent can be read."""
+        deadline = time.monotonic() + _BEHIND
+        while True:
+            try:
+                return self.do(f"read {event}", "GET", f"/rooms/{segment(room)}/event/{segment(event)}").json
+            except Inconclusive:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def timeline(self, room: str, limit: int = 100) -> list[dict[str, Any]]:
         """The last events of a room, oldest first."""

@@ -141,4 +141,6 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
     :raises OSError: it cannot be written.
     """
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # A lone surrogate, which UTF-8 has no form for, becomes its JSON escape.
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -75,14 +75,14 @@ def details(requirement: Requirement, outcome: Outcome, base_url: str, redactor:
     for exchange in outcome.evidence:
         yield from _field("exchange", redactor.text(str(exchange)))
         if exchange.direction is Direction.TO_HOMESERVER:
-            yield f"    {'curl':<12}{curl(exchange, base_url, redactor)}"
+            yield _printable(f"    {'curl':<12}{curl(exchange, base_url, redactor)}")
 
 
 def _field(name: str, text: str) -> Iterator[str]:
     paragraphs = text.splitlines() or [""]
     for number, paragraph in enumerate(paragraphs):
         label = name if number == 0 else ""
-        yield from textwrap.wrap(
+        lines = textwrap.wrap(
             paragraph,
             _WIDTH,
             initial_indent=f"    {label:<12}",
@@ -90,4 +90,10 @@ def _field(name: str, text: str) -> Iterator[str]:
             break_long_words=False,
             break_on_hyphens=False,
             drop_whitespace=number == 0,
-        ) or [""]
+        )
+        yield from map(_printable, lines or [""])
+
+
+def _printable(line: str) -> str:
+    """A line whose characters that a terminal might obey, or cannot show, are escaped: homeservers choose some."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

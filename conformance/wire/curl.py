@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from urllib.parse import urljoin
 
 from conformance.wire.exchange import Exchange
 from conformance.wire.redaction import Redactor
@@ -18,5 +19,6 @@ def curl(exchange: Exchange, base_url: str, redactor: Redactor) -> str:
             words += ["-H", f"{name}: {value}"]
     if exchange.request_body:
         words += ["--data-binary", redactor.body(exchange.request_body)]
-    words.append(base_url.rstrip("/") + redactor.text(exchange.target))
+    # The target has the path of the base URL already.
+    words.append(urljoin(base_url, "/").rstrip("/") + redactor.text(exchange.target))
     return shlex.join(words)

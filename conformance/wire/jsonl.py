@@ -51,7 +51,8 @@ def write(path: Path, exchanges: Iterable[Exchange], began: float, redactor: Red
 
     :raises OSError: the file cannot be written.
     """
-    with path.open("w", encoding="utf-8") as file:
+    # A lone surrogate, which UTF-8 has no form for, becomes its JSON escape.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for exchange in exchanges:
             file.write(json.dumps(entry(exchange, began, redactor), ensure_ascii=False) + "\n")
 

@@ -17,7 +17,8 @@ _SECRET_KEYS = (
     "|registration_shared_secret|macaroon_secret_key|form_secret|shared_secret|secret|mac|nonce|login_token"
 )
 _JSON_SECRET = re.compile(rf'("(?:{_SECRET_KEYS})"\s*:\s*")((?:[^"\\]|\\.)*)(")')
-_QUERY_SECRET = re.compile(rf"((?:^|[?&])(?:{_SECRET_KEYS})=)([^&\s\"']*)")
+_QUERY_SECRET = re.compile(rf"((?:^|[?&])(?:{_SECRET_KEYS})=)(<[^<>&]+>|[^&\s\"']*)")
+_LABEL = re.compile(r"<[^<>]+>")
 _BEARER = re.compile(r"(Bearer\s+)([^\s\"'<]+)", re.IGNORECASE)
 
 
@@ -69,7 +70,7 @@ class Redactor:
 def _keep_label(found: re.Match[str]) -> str:
     """Redact a value unless it has been replaced by a label that says more."""
     before, value, *after = found.groups()
-    shown = value if value.startswith("<") else "<redacted>"
+    shown = value if _LABEL.fullmatch(value) else "<redacted>"
     return before + shown + "".join(after)
 
 

@@ -1,0 +1,536 @@
+"""IDENT: identity assertion (AS: Identity assertion)."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+from conformance.appservice.fleet import Appservice
+from conformance.catalogue.versions import Version, newest
+from conformance.homeserver.client import CLIENT, Response, segment
+from conformance.homeserver.users import User
+from conformance.requirement import requirement
+from conformance.run import Run
+from conformance.verdict import control, expect, listing, prefer
+
+WHOAMI = "/account/whoami"
+
+
+def acting_ghost(a: Appservice, prefix: str | None = None) -> User:
+    """A fresh ghost as which the appservice can act at all (IDENT-02 judges that)."""
+    ghost = a.ghost(prefix)
+    answer = ghost.whoami()
+    control(is_whoami(answer, ghost), f"{a} cannot act as its ghost {ghost}: whoami {told(answer)}", answer.exchange)
+    return ghost
+
+
+def is_whoami(answer: Response, user: User) -> bool:
+    """Whether whoami says that the caller is this user."""
+    return answer.ok and answer.json.get("user_id") == user.user_id
+
+
+def told(answer: Response) -> str:
+    """A whoami answer in words."""
+    return f"{answer} {answer.json.get('user_id', '')}".rstrip()
+
+
+def must_be(answer: Response, user: User, what: str) -> None:
+    """Whoami has to say that the caller is this user."""
+    expect(is_whoami(answer, user), f"2xx and user_id {user} from whoami {what}", told(answer), answer.exchange)
+
+
+def must_be_refused(run: Run, answer: Response, what: str) -> None:
+    """A refusal of whoami is any 4xx, and 403 M_FORBIDDEN in the strict reading."""
+    forbidden = answer.status == 403 and answer.errcode == "M_FORBIDDEN"
+    expect(
+        forbidden or (answer.refused and not run.strict),
+        f"{'403 M_FORBIDDEN' if run.strict else 'a 4xx'} for {what}",
+        told(answer),
+        answer.exchange,
+    )
+
+
+def send_path(room: str, txn: str) -> str:
+    """The path that sends a message with a client transaction ID."""
+    return f"/rooms/{segment(room)}/send/m.room.message/{segment(txn)}"
+
+
+def try_to_send(user: User, room: str, **options: Any) -> tuple[Response, str]:
+    """Try to send a text message that no other message has; the answer and the text."""
+    body = f"message {user.names.fresh()}"
+    path = send_path(room, user.names.fresh("t"))
+    return user.call("PUT", path, json={"msgtype": "m.text", "body": body}, **options), body
+
+
+def sent(observer: User, room: str, body: str) -> list[dict[str, Any]]:
+    """The messages with a text in a room, as somebody there sees it."""
+    return [event for event in observer.timeline(room) if event.get("content", {}).get("body") == body]
+
+
+def await_membership(run: Run, observer: User, room: str, user: User, wanted: str) -> dict[str, Any]:
+    """The event of somebody's membership in a room, as somebody there sees it: the one that is wanted, if it comes."""
+    run.eventually(lambda: membership(observer, room, user).get("content", {}).get("membership") == wanted or None)
+    return membership(observer, room, user)
+
+
+def membership(observer: User, room: str, user: User) -> dict[str, Any]:
+    """The event of somebody's present membership in a room, as somebody there sees it; empty when there is none."""
+    for event in observer.do("read the room's state", "GET", f"/rooms/{segment(room)}/state").value or ():
+        if event.get("type") == "m.room.member" and event.get("state_key") == user.user_id:
+            return dict(event)
+    return {}
+
+
+@requirement("IDENT-01")
+def test_the_token_alone_is_the_sender(a: Appservice, human: User) -> None:
+    """With the `as_token` and no `user_id` the appservice acts as its sender user, also just after it was a ghost."""
+    a.ghost().whoami()
+    must_be(a.sender.whoami(), a.sender, "with the as_token and no user_id")
+    room = human.create_room()
+    a.sender.join(room)
+    event = human.event(room, a.sender.send(room))
+    expect(event.get("sender") == a.sender.user_id, f"a message of {a.sender}", f"sender {event.get('sender')}")
+
+
+@requirement("IDENT-02")
+def test_a_user_id_makes_the_caller_that_ghost(a: Appservice, human: User) -> None:
+    """With the `as_token` and the `user_id` of a registered ghost the appservice acts as that ghost."""
+    room = human.create_room()
+    ghosts = [a.ghost(), a.ghost(), a.ghost("hqa2-")]
+    for ghost in ghosts:
+        must_be(ghost.whoami(), ghost, f"with user_id {ghost}")
+    for ghost in ghosts:
+        ghost.join(room)
+        event = human.event(room, ghost.send(room))
+        expect(event.get("sender") == ghost.user_id, f"a message of {ghost}", f"sender {event.get('sender')}")
+
+
+@requirement("IDENT-03")
+def test_nobody_outside_the_namespaces_can_be_acted_as(run: Run, a: Appservice, human: User) -> None:
+    """An appservice cannot act as a user outside its users namespaces: a human, another appservice's sender."""
+    ghost, room = acting_ghost(a), human.create_room()
+    ghost.join(room)
+    ghost.send(room)
+    for user_id in (human.user_id, run.user_id("hqbot-b")):
+        outsider = a.as_user(user_id)
+        must_be_refused(run, outsider.whoami(), f"whoami of {a} with user_id {user_id}")
+        answer, body = try_to_send(outsider, room)
+        expect(not sent(human, room, body), f"no message of {a} as {user_id}", "the message is there", answer.exchange)
+        expect(answer.refused, f"a 4xx for a message of {a} with user_id {user_id}", answer, answer.exchange)
+
+
+@requirement("IDENT-04")
+def test_a_ghost_must_be_registered_to_be_acted_as(run: Run, a: Appservice, human: User) -> None:
+    """Whoami with a `user_id` in the namespace that was never registered is refused."""
+    acting_ghost(a)
+    phantom = a.unregistered()
+    must_be_refused(run, phantom.whoami(), f"whoami with user_id {phantom}, never registered")
+    join = phantom.call("POST", f"/join/{segment(human.create_room())}", json={})
+    prefer(join.refused, f"a 4xx for a join with user_id {phantom}, never registered", join, join.exchange)
+    if join.refused:  # else that may have registered it
+        must_be_refused(run, phantom.whoami(), f"whoami with user_id {phantom}, never registered, asked again")
+
+
+@requirement("IDENT-05")
+def test_the_ghosts_of_another_appservice_cannot_be_acted_as(
+    run: Run, a: Appservice, b: Appservice, human: User
+) -> None:
+    """An appservice cannot act as a ghost that only another appservice's namespaces cover."""
+    room = human.create_room()
+    for owner, other in ((a, b), (b, a)):
+        ghost = acting_ghost(owner)
+        acting_ghost(other)
+        ghost.join(room)
+        stolen = other.as_user(ghost.user_id)
+        must_be_refused(run, stolen.whoami(), f"whoami of {other} with {owner.code}'s ghost as user_id")
+        answer, body = try_to_send(stolen, room)
+        expect(not sent(human, room, body), f"no message of {other} as {ghost}", "it is there", answer.exchange)
+        what = f"a message of {other} with {owner.code}'s ghost as user_id"
+        expect(answer.refused, f"a 4xx for {what}", answer, answer.exchange)
+
+
+@requirement("IDENT-06")
+def test_an_ordinary_token_cannot_assert_an_identity(a: Appservice, human: User, human2: User) -> None:
+    """With an ordinary access token `user_id` gives no power to act as somebody else."""
+    room = human.create_room()
+    others = [acting_ghost(a), human2, a.sender]
+    for other in others:
+        other.join(room)
+    for other in others:
+        query = {"user_id": other.user_id}
+        answer = human.whoami(query=query)
+        expected = f"a 4xx, or user_id {human}, from whoami of {human} with user_id {other}"
+        expect(answer.refused or is_whoami(answer, human), expected, told(answer), answer.exchange)
+        answer, _ = try_to_send(human, room, query=query)
+        sender = human.event(room, str(answer.json.get("event_id"))).get("sender") if answer.ok else None
+        expected = f"a 4xx, or a message of {human}, when {human} sends with user_id {other}"
+        expect(answer.refused or sender == human.user_id, expected, f"{answer}, of {sender}", answer.exchange)
+
+
+@requirement("IDENT-07")
+def test_the_sender_may_be_named_explicitly(a: Appservice, human: User) -> None:
+    """An appservice may name its own sender user in `user_id`, although no namespace covers that user."""
+    alone = a.sender.whoami()
+    control(is_whoami(alone, a.sender), f"whoami with the as_token alone: {told(alone)} (IDENT-01)", alone.exchange)
+    sender, room = a.as_user(a.sender.user_id), human.create_room()
+    must_be(sender.whoami(), sender, "with the sender user as user_id")
+    a.sender.join(room)
+    answer, _ = try_to_send(sender, room)
+    expect(answer.ok, "2xx for a message with the sender user as user_id", answer, answer.exchange)
+    seen = human.event(room, str(answer.json.get("event_id"))).get("sender")
+    expect(seen == sender.user_id, f"a message of {sender}", f"a message of {seen}", answer.exchange)
+
+
+@requirement("IDENT-08")
+def test_users_of_other_servers_cannot_be_acted_as(run: Run, a: Appservice, human: User) -> None:
+    """An appservice cannot act as a user of another server, even when a users namespace matches that ID."""
+    ghost, room = acting_ghost(a), human.create_room()
+    for server in ("other.example", f"{run.server_name}.other.example", f"x{run.server_name}"):
+        remote = a.as_user(f"@{ghost.localpart}:{server}")
+        for answer in (remote.whoami(), remote.call("POST", f"/join/{segment(room)}", json={})):
+            what = f"{answer.exchange.method} {answer.exchange.path} with user_id {remote}"
+            expect(answer.refused, f"a 4xx for {what}", told(answer), answer.exchange)
+
+
+@requirement("IDENT-09")
+def test_a_malformed_user_id_is_a_client_error(run: Run, a: Appservice) -> None:
+    """An empty, malformed or overlong `user_id` is answered with 4xx; an empty one may also count as absent."""
+    acting_ghost(a)
+    overlong = f"@hqa-{'a' * 300}:{run.server_name}"
+    bare = a.fresh_localpart()
+    for user_id in ("foo", "@", "@a", "@:", bare, f"@{bare}", f"@{bare}:", f"{bare}:{run.server_name}", overlong):
+        answer = a.as_user(user_id).whoami()
+        expect(answer.refused, f"a 4xx for whoami with user_id {user_id:.20}", told(answer), answer.exchange)
+    answer = a.as_user("").whoami()
+    expected = f"a 4xx, or user_id {a.sender}, for whoami with an empty user_id"
+    expect(answer.refused or is_whoami(answer, a.sender), expected, told(answer), answer.exchange)
+
+
+@requirement("IDENT-10")
+def test_a_user_id_may_be_percent_encoded(a: Appservice) -> None:
+    """A `user_id` means the same whether its @ and : are percent-encoded or not, and is decoded exactly once."""
+    ghost = acting_ghost(a)
+    lower = ghost.user_id.replace("@", "%40").replace(":", "%3a")
+    everything = "".join(f"%{byte:02X}" for byte in ghost.user_id.encode())
+    for form in (ghost.user_id, quote(ghost.user_id, safe=""), lower, everything):
+        answer = _whoami_by(a, f"user_id={form}")
+        must_be(answer, ghost, f"with user_id={form}")
+    answer = _whoami_by(a, f"user_id={quote(quote(ghost.user_id, safe=''), safe='')}")
+    expected = f"no more than one decoding: anything but {ghost} from whoami with its user_id encoded twice"
+    expect(not is_whoami(answer, ghost), expected, told(answer), answer.exchange)
+
+
+def _whoami_by(a: Appservice, query: str) -> Response:
+    """Whoami with the `as_token` and a query string that is sent as it is."""
+    return a.sender.client.call("GET", CLIENT + WHOAMI, party=a.code, token=a.registration.as_token, query=query)
+
+
+@requirement("IDENT-11")
+def test_a_room_created_as_a_ghost_is_the_ghosts(a: Appservice, human: User) -> None:
+    """A room created with a ghost's `user_id` has that ghost as creator, and all its first events come from it."""
+    ghost = acting_ghost(a)
+    room_setup = {"preset": "public_chat", "name": "created as a ghost", "invite": [human.user_id]}
+    answer = ghost.call("POST", "/createRoom", json=room_setup)
+    room = answer.json.get("room_id")
+    expect(answer.ok and isinstance(room, str), f"2xx for createRoom as {ghost}", answer, answer.exchange)
+    human.join(str(room))
+    state = human.do("read the room's state", "GET", f"/rooms/{segment(str(room))}/state").value
+    control(isinstance(state, list) and state, "the state of the room cannot be read")
+    others = {
+        f"{event['type']} of {event['sender']}"
+        for event in state
+        if event["sender"] != ghost.user_id and event.get("state_key") != human.user_id
+    }
+    expect(not others, f"all state of the new room sent by {ghost}", listing(sorted(others)), answer.exchange)
+    creator = next((event["content"].get("creator") for event in state if event["type"] == "m.room.create"), None)
+    expect(creator in (None, ghost.user_id), f"the creator {ghost}", f"creator {creator}", answer.exchange)
+
+
+@requirement("IDENT-12")
+def test_membership_changes_as_a_ghost_are_the_ghosts(run: Run, a: Appservice, human: User) -> None:
+    """Joins, leaves, invites, kicks and bans made with a ghost's `user_id` come from that ghost."""
+    ghost, other, room = acting_ghost(a), acting_ghost(a), human.create_room()
+    base = f"/rooms/{segment(room)}"
+    human.promote(room, ghost)
+    for actor, path, target, result in (
+        (ghost, f"/join/{segment(room)}", None, "join"),
+        (ghost, f"{base}/invite", other, "invite"),
+        (other, f"{base}/join", None, "join"),
+        (ghost, f"{base}/kick", other, "leave"),
+        (ghost, f"{base}/ban", other, "ban"),
+        (ghost, f"{base}/leave", None, "leave"),
+    ):
+        answer = actor.call("POST", path, json={"user_id": target.user_id} if target else {})
+        expect(answer.ok, f"2xx for {path} as {actor}", answer, answer.exchange)
+        event = await_membership(run, human, room, target or actor, result)
+        seen = (event.get("sender"), event.get("content", {}).get("membership"))
+        expected = f"the {result} of {target or actor}, sent by {actor}"
+        expect(seen == (actor.user_id, result), expected, f"{seen[1]}, sent by {seen[0]}", answer.exchange)
+
+
+@requirement("IDENT-13")
+def test_a_ghost_can_do_more_than_send(run: Run, a: Appservice, human: User) -> None:
+    """State, redactions, typing notices, receipts and account data can be sent, and read back, as a ghost."""
+    ghost, room = acting_ghost(a), human.create_room()
+    ghost.join(room)
+    human.promote(room, ghost)
+    base, me, message = f"/rooms/{segment(room)}", segment(ghost.user_id), ghost.send(room)
+    mine = f"/user/{me}/account_data/net.hq.conformance"
+    topic, account_data = {"topic": f"topic {ghost.localpart}"}, {"of": ghost.user_id}
+    since, query = _sync(human, room)
+    answers = {
+        path: ghost.call(method, path, json=body)
+        for method, path, body in (
+            ("PUT", f"{base}/state/m.room.topic", topic),
+            ("POST", f"{base}/receipt/m.read/{segment(human.send(room))}", {}),
+            ("PUT", f"{base}/typing/{me}", {"typing": True, "timeout": 30000}),
+            ("PUT", f"{base}/redact/{segment(message)}/{ghost.names.fresh('t')}", {}),
+            ("PUT", mine, account_data),
+        )
+    }
+    for path, answer in answers.items():
+        expect(answer.ok, f"2xx for {path} as {ghost}", answer, answer.exchange)
+    for path, content in ((f"{base}/state/m.room.topic", topic), (mine, account_data)):
+        answer = ghost.call("GET", path)
+        same = answer.ok and answer.json == content
+        expect(same, f"{content} at {path} as {ghost}", f"{answer} {answer.json}", answer.exchange)
+    redacted = run.eventually(lambda: "body" not in human.event(room, message).get("content", {}) or None)
+    expect(redacted, f"the message redacted by {ghost}", "its body is still there")
+    for event in human.timeline(room):
+        if event["type"] in ("m.room.topic", "m.room.redaction"):
+            expect(event["sender"] == ghost.user_id, f"{event['type']} sent by {ghost}", event["sender"])
+    for kind, users in _ephemeral(human, {ghost.user_id, a.sender.user_id}, since, query).items():
+        expect(a.sender.user_id not in users, f"{kind} that names {ghost}", f"it names {listing(sorted(users))}")
+
+
+def _sync(user: User, room: str) -> tuple[str, dict[str, str]]:
+    """A first sync that is about one room only: where to go on, and the filter."""
+    query = {"filter": json.dumps({"room": {"rooms": [room]}, "presence": {"limit": 0}}), "timeout": "0"}
+    return str(user.do("sync", "GET", "/sync", query=query).json.get("next_batch")), query
+
+
+def _ephemeral(
+    user: User, subjects: set[str], since: str, query: dict[str, str], wait: float = 5.0
+) -> dict[str, set[str]]:
+    """Which of the subjects type and have read, as far as a user is told of them in some seconds."""
+    found: dict[str, set[str]] = {}
+    deadline = time.monotonic() + wait
+    while len(found) < 2 and (left := deadline - time.monotonic()) > 0:
+        answer = user.do("sync", "GET", "/sync", query=query | {"since": since, "timeout": f"{left * 1000:.0f}"}).json
+        since = str(answer.get("next_batch"))
+        for room in answer.get("rooms", {}).get("join", {}).values():
+            for event in room.get("ephemeral", {}).get("events", []):
+                kind, content = str(event.get("type")), event.get("content", {})
+                typing = content.get("user_ids", ()) if kind == "m.typing" else ()
+                reading = [reader for read in content.values() if "m.read" in read for reader in read["m.read"]]
+                if named := subjects & {*typing, *reading}:
+                    found[kind] = named
+    return found
+
+
+@requirement("IDENT-14")
+def test_a_ghost_can_set_its_display_name(a: Appservice, human: User) -> None:
+    """An appservice can set a ghost's display name as that ghost, and others see it."""
+    for name in ("Ghost of the hangar", "Gespenst Nº 2: Ünïcödé 🜨"):
+        ghost = acting_ghost(a)
+        path = f"/profile/{segment(ghost.user_id)}/displayname"
+        answer = ghost.call("PUT", path, json={"displayname": name})
+        expect(answer.ok, f"2xx for a new display name of {ghost}", answer, answer.exchange)
+        seen = human.do(f"read the display name of {ghost}", "GET", path).json.get("displayname")
+        expect(seen == name, f"the display name {name!r}", repr(seen), answer.exchange)
+
+
+@requirement("IDENT-15")
+def test_the_ghosts_permissions_decide(a: Appservice, human: User) -> None:
+    """What a request with a `user_id` may do depends on the ghost's permissions, not on the sender user's."""
+    ghost, outside, room = acting_ghost(a), acting_ghost(a), human.create_room()
+    topic = f"/rooms/{segment(room)}/state/m.room.topic"
+    ghost.join(room)
+    answer, _ = try_to_send(ghost, room)
+    expect(answer.ok, f"2xx for a message of {ghost}, a member, while the sender user is none", answer, answer.exchange)
+    human.promote(room, ghost)
+    answer = ghost.call("PUT", topic, json={"topic": "a moderator's"})
+    expect(
+        answer.ok, f"2xx for a topic of {ghost}, a moderator, while the sender user is none", answer, answer.exchange
+    )
+    a.sender.join(room)
+    human.promote(room, a.sender)
+    human.promote(room, ghost, 0)
+    answer, body = try_to_send(outside, room)
+    expected = f"403 for a message of {outside}, no member, while the sender user is one"
+    expect(answer.status == 403, expected, answer, answer.exchange)
+    expect(not sent(human, room, body), f"no message of {outside}", "the message is there", answer.exchange)
+    answer = ghost.call("PUT", topic, json={"topic": "no moderator's"})
+    expected = f"403 for a topic of {ghost}, no moderator, while the sender user is one"
+    expect(answer.status == 403, expected, answer, answer.exchange)
+
+
+@requirement("IDENT-16")
+def test_the_token_may_stand_in_the_query(run: Run, a: Appservice) -> None:
+    """The `as_token` is accepted in the query parameter `access_token` as well as in the header, up to v1.19."""
+    claimed = newest(run.claimed)
+    old = claimed is None or claimed <= Version.parse("v1.19")
+    control(old, f"the homeserver claims {claimed}: query tokens are judged up to v1.19 only")
+    header = a.sender.whoami()
+    control(is_whoami(header, a.sender), f"whoami with the header: {told(header)} (IDENT-01)", header.exchange)
+    query = {"access_token": a.registration.as_token}
+    must_be(a.sender.whoami(token=None, query=query), a.sender, "with the as_token in the query")
+    ghost = acting_ghost(a)
+    must_be(ghost.whoami(token=None, query=query), ghost, f"with the as_token in the query and user_id {ghost}")
+
+
+@requirement("IDENT-17")
+def test_a_user_id_does_not_authenticate(a: Appservice) -> None:
+    """Requests with a `user_id` and a wrong token or none at all are refused with 401 and the errcode for that."""
+    ghost, good = a.ghost(), a.registration.as_token
+    wrong = [f"{good}x", good[:-1], "hq-as-unknown", a.registration.hs_token]
+    for user in (ghost, a.as_user(a.sender.user_id)):
+        for token, errcode in [(None, "M_MISSING_TOKEN"), *((each, "M_UNKNOWN_TOKEN") for each in wrong)]:
+            answer = user.whoami(token=token)
+            what = "a wrong token" if token else "no token"
+            expect(
+                answer.status == 401 and answer.errcode == errcode,
+                f"401 {errcode} for whoami with user_id {user} and {what}",
+                told(answer),
+                answer.exchange,
+            )
+
+
+@requirement("IDENT-18")
+def test_a_ghost_of_an_open_namespace_can_be_acted_as(a: Appservice, human: User) -> None:
+    """An appservice can act as a user that it registered in a non-exclusive namespace."""
+    ghost, room = a.ghost("hqopen-"), human.create_room()
+    acting_ghost(a).join(room)
+    must_be(ghost.whoami(), ghost, f"with user_id {ghost}, registered in a non-exclusive namespace")
+    answer = ghost.call("POST", f"/join/{segment(room)}", json={})
+    expect(answer.ok, f"2xx for a join of {ghost}", answer, answer.exchange)
+    event = human.event(room, ghost.send(room))
+    expect(event.get("sender") == ghost.user_id, f"a message of {ghost}", f"sender {event.get('sender')}")
+
+
+@requirement("IDENT-19")
+def test_the_sender_needs_no_registration(run: Run, a: Appservice, human: User) -> None:
+    """The sender user can be invited and can join a room without ever having been registered."""
+    ghost, room = a.ghost(), human.create_room(preset="private_chat")
+    human.invite(room, ghost)
+    ghost.join(room)
+    invite = human.call("POST", f"/rooms/{segment(room)}/invite", json={"user_id": a.sender.user_id})
+    expect(invite.ok, f"2xx for an invite of {a.sender}", invite, invite.exchange)
+    join = a.sender.call("POST", f"/join/{segment(room)}", json={})
+    expect(join.ok, f"2xx for a join of {a.sender}", join, join.exchange)
+    seen = await_membership(run, human, room, a.sender, "join").get("content", {}).get("membership")
+    expect(seen == "join", f"{a.sender} joined", f"membership {seen}", join.exchange)
+
+
+@requirement("IDENT-20")
+def test_ghosts_may_use_the_same_transaction_id(a: Appservice, human: User) -> None:
+    """Two ghosts may use the same client transaction ID in the same room, and both messages are sent."""
+    one, two, room = acting_ghost(a), acting_ghost(a), human.create_room()
+    path = send_path(room, human.names.fresh("t"))
+    for ghost in (one, two):
+        ghost.join(room)
+        ghost.send(room)
+    bodies = {ghost.user_id: f"message of {ghost.localpart}" for ghost in (one, two)}
+    answers = [
+        ghost.call("PUT", path, json={"msgtype": "m.text", "body": bodies[ghost.user_id]}) for ghost in (one, two)
+    ]
+    evidence = [answer.exchange for answer in answers]
+    expect(all(answer.ok for answer in answers), "2xx for both", ", ".join(map(str, answers)), *evidence)
+    event_ids = [answer.json.get("event_id") for answer in answers]
+    seen = [human.event(room, str(event_id)).get("sender") for event_id in event_ids]
+    expect(len(set(event_ids)) == 2, "two event IDs", f"{event_ids[0]} twice, a message of {seen[0]}", *evidence)
+    expect(seen == list(bodies), "one message of each ghost", f"messages of {listing(seen)}", *evidence)
+
+
+@requirement("IDENT-21")
+def test_a_repeated_send_makes_one_event(run: Run, a: Appservice, human: User) -> None:
+    """Repeating a ghost's send with the same path and client transaction ID yields the same event."""
+    ghost, room = acting_ghost(a), human.create_room()
+    ghost.join(room)
+    body = f"message of {ghost.localpart}"
+    path = send_path(room, human.names.fresh("t"))
+    answers = [
+        ghost.do("send a message", "PUT", path, json={"msgtype": "m.text", "body": body}),
+        ghost.call("PUT", path, json={"msgtype": "m.text", "body": body}),
+    ]
+    evidence = [answer.exchange for answer in answers]
+    first, second = (answer.json.get("event_id") for answer in answers)
+    expect(answers[1].ok and first == second, f"2xx and event ID {first} again", f"{answers[1]} {second}", *evidence)
+    copies = len(run.eventually(lambda: sent(human, room, body) or None) or ())
+    control(copies, "the message is not to be found in the room's history")
+    expect(copies == 1, "one message in the room", f"{copies} of them", *evidence)
+
+
+@requirement("IDENT-22")
+def test_members_can_be_listed_with_the_bare_token(run: Run, a: Appservice, human: User, human3: User) -> None:
+    """The members of a room can be listed with the bare `as_token` when any of the appservice's users is in it."""
+    ghost, room = acting_ghost(a), human.create_room(preset="private_chat")
+    human.invite(room, ghost)
+    ghost.join(room)
+    path = f"/rooms/{segment(room)}/joined_members"
+
+    def listed(user: User) -> bool | None:
+        return ghost.user_id in (user.call("GET", path).json.get("joined") or {}) or None
+
+    control(run.eventually(lambda: listed(human)), f"{ghost} is not listed for {human}, who is in the room")
+    answer = human3.call("GET", path)
+    expect(answer.status == 403, f"403 for {human3}, who is not in the room", answer, answer.exchange)
+    answer = a.sender.call("GET", path)
+    expect(answer.status == 200, f"200 for the bare as_token while {ghost} is in the room", answer, answer.exchange)
+    joined = answer.json.get("joined")
+    expect(isinstance(joined, dict) and ghost.user_id in joined, f"{ghost} listed", f"{joined}", answer.exchange)
+
+
+@requirement("IDENT-23")
+def test_refresh_asserts_no_identity(a: Appservice) -> None:
+    """`/refresh` gives no token for a user that is only named in `user_id`."""
+    ghost = acting_ghost(a)
+    bodies: list[dict[str, str]] = [
+        {},
+        {"refresh_token": "hq-refresh-unknown"},
+        {"refresh_token": a.registration.as_token},
+    ]
+    for body in bodies:
+        answer = ghost.call("POST", "/refresh", json=body)
+        expect(not answer.ok, f"no 2xx for /refresh with user_id {ghost}", answer, answer.exchange)
+
+
+@requirement("IDENT-24")
+def test_a_ghosts_own_token_asserts_no_identity(a: Appservice) -> None:
+    """A token obtained by logging in as a ghost cannot be used to act as another ghost."""
+    other, ghost = acting_ghost(a), a.log_in(acting_ghost(a))
+    own = ghost.whoami()
+    control(is_whoami(own, ghost), f"the token of the login as {ghost}: whoami {told(own)}", own.exchange)
+    for user in (other, a.sender):
+        answer = ghost.whoami(query={"user_id": user.user_id})
+        expected = f"a 4xx, or user_id {ghost}, from whoami with its own token and user_id {user}"
+        expect(answer.refused or is_whoami(answer, ghost), expected, told(answer), answer.exchange)
+
+
+@requirement("IDENT-25")
+def test_a_ghost_has_media_filters_and_account_data(a: Appservice, human: User) -> None:
+    """A ghost can upload media and use its own filters and account data, but not those of another ghost."""
+    ghost, other, room = acting_ghost(a), acting_ghost(a), human.create_room()
+    ghost.join(room)
+    other.join(room)
+    headers = {"Content-Type": "text/plain"}
+    answer = ghost.call("POST", "/_matrix/media/v3/upload", data=b"a ghost's file", headers=headers)
+    uploaded = answer.ok and isinstance(answer.json.get("content_uri"), str)
+    expect(uploaded, f"2xx and a content_uri for an upload as {ghost}", answer, answer.exchange)
+    me, body = f"/user/{segment(ghost.user_id)}", {"room": {"rooms": [room]}}
+    answer = ghost.call("POST", f"{me}/filter", json=body)
+    expect(answer.ok, f"2xx for a filter of {ghost}", answer, answer.exchange)
+    data = f"{me}/rooms/{segment(room)}/account_data/net.hq.conformance"
+    uses: list[tuple[str, str, Any]] = [
+        ("GET", f"{me}/filter/{segment(str(answer.json.get('filter_id')))}", None),
+        ("PUT", data, {"of": ghost.user_id}),
+        ("GET", data, None),
+    ]
+    for method, path, content in uses:
+        own = ghost.call(method, path, json=content)
+        expect(own.ok, f"2xx for {method} {path} as {ghost}", own, own.exchange)
+    for method, path, content in [("POST", f"{me}/filter", body), ("PUT", data, {"of": other.user_id}), uses[2]]:
+        foreign = other.call(method, path, json=content)
+        expect(foreign.status == 403, f"403 for {method} {path} as {other}", foreign, foreign.exchange)

@@ -1,0 +1,286 @@
+"""NSALIAS: exclusivity of room aliases (AS: Server admin style permissions)."""
+
+from __future__ import annotations
+
+from conformance.appservice.fleet import Appservice
+from conformance.homeserver.client import Response, segment
+from conformance.homeserver.users import User
+from conformance.requirement import requirement
+from conformance.run import Run
+from conformance.verdict import Blocked, control, expect, prefer
+
+
+def _set(user: User, alias: str, room: str) -> Response:
+    return user.call("PUT", f"/directory/room/{segment(alias)}", json={"room_id": room})
+
+
+def _delete(user: User, alias: str) -> Response:
+    return user.call("DELETE", f"/directory/room/{segment(alias)}")
+
+
+def _plain_alias(user: User, room: str) -> str:
+    """Control: an alias of a room that no namespace covers."""
+    alias = user.alias(user.names.fresh("free-"))
+    user.set_alias(alias, room)
+    control(user.resolve(alias) == room, f"set-up: the ordinary alias {alias} does not resolve")
+    return alias
+
+
+def _tails(user: User, room: str) -> list[str]:
+    """What the aliases of a check end in: one in more than ASCII, if ordinary ones may; with :func:`_plain_alias`."""
+    _plain_alias(user, room)
+    beyond = "-ü"
+    return ["", beyond] if _set(user, user.alias(user.names.fresh("free-") + beyond), room).ok else [""]
+
+
+def _is_exclusive(answer: Response) -> bool:
+    return answer.refused and answer.errcode == "M_EXCLUSIVE"
+
+
+def _must_be_refused(user: User, alias: str, room: str, resolver: User) -> None:
+    """Setting an alias gets M_EXCLUSIVE, and the alias does not exist afterwards."""
+    answer = _set(user, alias, room)
+    expect(_is_exclusive(answer), f"M_EXCLUSIVE when {user} sets {alias}", answer, answer.exchange)
+    found = resolver.resolve(alias)
+    expect(found is None, f"{alias} does not resolve", f"it resolves to {found}", answer.exchange)
+
+
+def _must_be_accepted(user: User, alias: str, room: str) -> None:
+    """Setting an alias gets 200."""
+    answer = _set(user, alias, room)
+    expect(answer.status == 200, f"200 when {user} sets {alias}", answer, answer.exchange)
+
+
+def _must_be_set(user: User, alias: str, room: str) -> None:
+    """Setting an alias gets 200, and the alias points at the room afterwards."""
+    _must_be_accepted(user, alias, room)
+    found = user.resolve(alias)
+    expect(found == room, f"{alias} resolves to {room}", found or "it does not resolve")
+
+
+def _ghost_with_alias(appservice: Appservice, prefix: str | None = None) -> tuple[User, str, str]:
+    """A fresh ghost, a room of its own, and an alias it has given to it."""
+    ghost = appservice.ghost()
+    room = ghost.create_room()
+    alias = ghost.alias(appservice.fresh_localpart(prefix))
+    ghost.set_alias(alias, room)
+    return ghost, room, alias
+
+
+@requirement("NSALIAS-01")
+def test_humans_cannot_take_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
+    """A human who creates an alias in an exclusive namespace gets M_EXCLUSIVE, and there is no such alias."""
+    room = human.create_room()
+    for tail in _tails(human, room):
+        _must_be_refused(human, run.alias(a.fresh_localpart() + tail), room, human)
+
+
+@requirement("NSALIAS-02")
+def test_humans_cannot_create_rooms_with_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
+    """A human who gives a new room an alias in an exclusive namespace gets M_EXCLUSIVE; there is no such alias."""
+    human.create_room(room_alias_name=run.names.fresh("free-"))
+    localpart = a.fresh_localpart()
+    answer = human.call("POST", "/createRoom", json={"preset": "public_chat", "room_alias_name": localpart})
+    expected = f"M_EXCLUSIVE for a human's createRoom with room_alias_name {localpart}"
+    expect(_is_exclusive(answer), expected, answer, answer.exchange)
+    found = human.resolve(run.alias(localpart))
+    expect(found is None, f"{run.alias(localpart)} does not resolve", f"it resolves to {found}", answer.exchange)
+
+
+@requirement("NSALIAS-03")
+def test_humans_may_use_open_aliases(run: Run, a: Appservice, human: User) -> None:
+    """A human can create an alias in a namespace that is not exclusive, and it resolves."""
+    room = human.create_room()
+    for tail in _tails(human, room):
+        _must_be_set(human, run.alias(run.names.fresh("hqopen-") + tail), room)
+
+
+@requirement("NSALIAS-04")
+def test_appservices_cannot_take_each_others_aliases(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """Creating an alias in another appservice's exclusive namespace is refused with M_EXCLUSIVE."""
+    for thief, owner in ((b, a), (a, b)):
+        for user in (thief.sender, thief.ghost()):
+            room = user.create_room()
+            user.set_alias(run.alias(thief.fresh_localpart()), room)
+            _must_be_refused(user, run.alias(owner.fresh_localpart()), room, human)
+
+
+@requirement("NSALIAS-05")
+def test_an_open_namespace_does_not_open_anothers_exclusive_aliases(run: Run, a: Appservice, b: Appservice) -> None:
+    """An alias in B's own open namespace and in A's exclusive one is A's alone."""
+    room = b.sender.create_room()
+    b.sender.set_alias(run.alias(b.fresh_localpart()), room)
+    alias = run.alias(run.names.fresh("hqa-shared-"))
+    answer = _set(b.sender, alias, room)
+    expected = f"M_EXCLUSIVE when {b} sets {alias}, which is exclusive to {a}"
+    prefer(_is_exclusive(answer), expected, answer, answer.exchange)
+
+
+@requirement("NSALIAS-06")
+def test_appservices_are_held_to_their_aliases(run: Run, a: Appservice, human: User) -> None:
+    """Creating an alias outside its namespaces is refused with M_EXCLUSIVE, directly and in createRoom."""
+    for user in (a.sender, a.ghost()):
+        room = user.create_room()
+        user.set_alias(run.alias(a.fresh_localpart()), room)
+        # A name nobody claims, one that has a namespace's text further on, one that only B claims (not exclusively).
+        for prefix in ("free-", "x-hqa-", "hqt-"):
+            _must_be_refused(user, run.alias(run.names.fresh(prefix)), room, human)
+    a.sender.create_room(room_alias_name=a.fresh_localpart())
+    localpart = run.names.fresh("free-")
+    answer = a.sender.call("POST", "/createRoom", json={"preset": "public_chat", "room_alias_name": localpart})
+    expected = f"M_EXCLUSIVE for a createRoom of {a} with room_alias_name {localpart}"
+    expect(_is_exclusive(answer), expected, answer, answer.exchange)
+    found = human.resolve(run.alias(localpart))
+    expect(found is None, f"{run.alias(localpart)} does not resolve", f"it resolves to {found}", answer.exchange)
+
+
+@requirement("NSALIAS-07")
+def test_appservices_can_create_their_own_aliases(run: Run, a: Appservice, human: User) -> None:
+    """An exclusive namespace is open to its appservice, also where another one has an open namespace within it."""
+    tails = _tails(human, human.create_room())
+    room = a.sender.create_room()
+    for prefix in ("hqa-", "hqa-shared-"):
+        for tail in tails:
+            _must_be_set(a.sender, run.alias(run.names.fresh(prefix) + tail), room)
+
+
+@requirement("NSALIAS-08")
+def test_ghosts_can_create_their_appservices_aliases(run: Run, a: Appservice, human: User) -> None:
+    """A ghost can create an alias in its appservice's exclusive namespace."""
+    tails = _tails(human, human.create_room())
+    a.sender.set_alias(run.alias(a.fresh_localpart()), a.sender.create_room())  # NSALIAS-07
+    ghost = a.ghost()
+    room = ghost.create_room()
+    for tail in tails:
+        _must_be_set(ghost, run.alias(a.fresh_localpart() + tail), room)
+
+
+@requirement("NSALIAS-09")
+def test_humans_cannot_delete_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
+    """The administrator of a room can delete its ordinary aliases, but not one of an exclusive namespace."""
+    room = human.create_room()
+    ghost = a.ghost()
+    ghost.join(room)
+    alias = run.alias(a.fresh_localpart())
+    ghost.set_alias(alias, room)
+    human.remove_alias(_plain_alias(human, room))
+    answer = _delete(human, alias)
+    expect(
+        answer.refused and answer.errcode in ("M_EXCLUSIVE", "M_FORBIDDEN"),
+        f"M_EXCLUSIVE or M_FORBIDDEN when a human, administrator of the room, deletes {alias}",
+        answer,
+        answer.exchange,
+    )
+    found = human.resolve(alias)
+    expect(found == room, f"{alias} still resolves to {room}", found or "it does not resolve", answer.exchange)
+
+
+@requirement("NSALIAS-10")
+def test_appservices_can_delete_their_own_aliases(a: Appservice) -> None:
+    """An appservice can delete an alias of its exclusive namespace, whichever of its users made it."""
+    for remover in (a.sender, a.ghost()):
+        ghost, _, alias = _ghost_with_alias(a)
+        answer = _delete(remover, alias)
+        expect(answer.status == 200, f"200 when {remover} deletes {alias}, made by {ghost}", answer, answer.exchange)
+        found = ghost.resolve(alias)
+        expect(found is None, f"{alias} is gone", f"it resolves to {found}", answer.exchange)
+
+
+@requirement("NSALIAS-11")
+def test_appservices_can_delete_humans_aliases_in_their_open_namespace(run: Run, a: Appservice, human: User) -> None:
+    """An appservice can delete an alias that a human made in its non-exclusive namespace; some read that otherwise."""
+    own = a.sender.alias(run.names.fresh("hqopen-"))
+    a.sender.set_alias(own, a.sender.create_room())
+    a.sender.remove_alias(own)
+    alias = run.alias(run.names.fresh("hqopen-"))
+    human.set_alias(alias, human.create_room())
+    answer = _delete(a.sender, alias)
+    expect(
+        answer.status == 200 or (answer.status == 403 and not run.strict),
+        f"{'200' if run.strict else '200 or 403'} when {a} deletes {alias}, made by a human",
+        answer,
+        answer.exchange,
+    )
+
+
+@requirement("NSALIAS-12")
+def test_appservices_cannot_delete_each_others_aliases(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """An alias of another appservice's exclusive namespace cannot be deleted and goes on resolving."""
+    for thief, owner in ((b, a), (a, b)):
+        _, room, alias = _ghost_with_alias(owner)
+        ghost, _, own = _ghost_with_alias(thief)
+        ghost.remove_alias(own)
+        for user in (ghost, thief.sender):
+            answer = _delete(user, alias)
+            expect(answer.refused, f"4xx when {user} deletes {alias} of {owner}", answer, answer.exchange)
+            found = human.resolve(alias)
+            expect(found == room, f"{alias} still resolves to {room}", found or "it does not resolve", answer.exchange)
+
+
+@requirement("NSALIAS-13")
+def test_exclusive_aliases_are_not_hidden(a: Appservice, human: User, human1: User) -> None:
+    """A human can resolve an alias of an exclusive namespace and join its room by it."""
+    ordinary = human1.create_room()
+    human.join(_plain_alias(human1, ordinary))
+    ghost = a.ghost()
+    for tail in _tails(human, ordinary):
+        room = ghost.create_room()
+        alias = ghost.alias(a.fresh_localpart() + tail)
+        ghost.set_alias(alias, room)
+        found = human.call("GET", f"/directory/room/{segment(alias)}")
+        is_found = found.status == 200 and found.json.get("room_id") == room
+        seen = f"{found} {found.json.get('room_id', '')}"
+        expect(is_found, f"200 and {room} for a human who resolves {alias}", seen, found.exchange)
+        joined = human.call("POST", f"/join/{segment(alias)}", json={})
+        is_joined = joined.status == 200 and joined.json.get("room_id") == room
+        seen = f"{joined} {joined.json.get('room_id', '')}"
+        expect(is_joined, f"200 and {room} for a human who joins {alias}", seen, joined.exchange)
+
+
+@requirement("NSALIAS-14")
+def test_the_whole_alias_is_matched(run: Run, a: Appservice, human: User) -> None:
+    """An alias that has an exclusive namespace's text further on is outside that namespace."""
+    room = human.create_room()
+    _plain_alias(human, room)
+    for localpart in (run.names.fresh("x-hqa-"), run.names.fresh("xhqa-"), f"{run.names.fresh()}-hqa-"):
+        _must_be_accepted(human, run.alias(localpart), room)
+
+
+@requirement("NSALIAS-15")
+def test_users_namespaces_reserve_no_aliases(run: Run, v1: Appservice, human: User) -> None:
+    """A name that appservices claim for users only is free for aliases."""
+    room = human.create_room()
+    _plain_alias(human, room)
+    for prefix in ("hqv1-", "hqa2-"):
+        _must_be_accepted(human, run.alias(run.names.fresh(prefix)), room)
+
+
+@requirement("NSALIAS-17")
+def test_an_exclusive_alias_entry_counts_behind_an_open_one(run: Run, b: Appservice, human: User) -> None:
+    """An alias that B's open `#hqt-.*` and, after it, B's exclusive `#hqt-vip-.*` cover is exclusive."""
+    room = human.create_room()
+    _plain_alias(human, room)
+    plain = _set(human, run.alias(b.fresh_localpart()), room)
+    if not _is_exclusive(plain):
+        raise Blocked("NSALIAS-01", f"B's plain exclusive aliases are open to humans: {plain}", plain.exchange)
+    vip, common = run.alias(run.names.fresh("hqt-vip-")), run.alias(run.names.fresh("hqt-"))
+    answer = _set(human, vip, room)
+    expect(_is_exclusive(answer), f"M_EXCLUSIVE when a human sets {vip}", answer, answer.exchange)
+    answer = _set(human, common, room)
+    if _is_exclusive(answer) and _is_exclusive(_set(human, run.alias(run.names.fresh("hqopen-")), room)):
+        raise Blocked("NSALIAS-03", "every open namespace of aliases is closed to humans", answer.exchange)
+    expect(answer.status == 200, f"200 when a human sets {common}", answer, answer.exchange)
+
+
+@requirement("NSALIAS-18")
+def test_an_open_namespace_does_not_delete_anothers_exclusive_aliases(
+    run: Run, a: Appservice, b: Appservice, human: User
+) -> None:
+    """B cannot delete an exclusive alias of A, even one that B's own open namespace covers."""
+    _, room, alias = _ghost_with_alias(a, "hqa-shared-")
+    ghost, _, own = _ghost_with_alias(b)
+    ghost.remove_alias(own)
+    answer = _delete(b.sender, alias)
+    still = human.resolve(alias)
+    seen = f"{answer}; {alias} {'still resolves' if still == room else 'is gone'}"
+    prefer(answer.refused and still == room, f"4xx when {b} deletes {alias}, exclusive to {a}", seen, answer.exchange)

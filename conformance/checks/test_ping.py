@@ -1,0 +1,260 @@
+"""PING: pings that an appservice asks for (AS: Pinging).
+
+But for PING-15, B is the one to be pinged: its id needs no encoding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.appservice.fleet import Appservice, events_of
+from conformance.appservice.routes import Kind
+from conformance.appservice.script import Answer, always, answer
+from conformance.homeserver.client import NoAnswer, Response, segment
+from conformance.homeserver.users import User
+from conformance.requirement import Quiet, requirement
+from conformance.run import Run
+from conformance.schemas import problems
+from conformance.verdict import Broken, Inconclusive, control, expect, listing, prefer, record
+from conformance.wire.exchange import Exchange, NotJson
+
+#: Seconds that a ping of an appservice that is not there may take.
+_SLOW = 60.0
+
+
+@requirement("PING-01")
+def test_an_appservice_can_have_itself_pinged(b: Appservice) -> None:
+    """The homeserver answers 200 when the appservice has answered the ping with 200."""
+    pong = _ping(b, {"transaction_id": "first"})
+    expect(pong.status == 200, "200 to an appservice that answers its ping", pong, pong.exchange)
+
+
+@requirement("PING-02")
+def test_the_appservice_is_really_pinged(run: Run, b: Appservice) -> None:
+    """Before the homeserver answers, the appservice gets a POST to `/_matrix/app/v1/ping` with a JSON object."""
+    marker = run.journal.marker()
+    pong = _ping(b, {"transaction_id": run.names.fresh()})
+    control(pong.status == 200, f"an ordinary ping of {b} is answered {pong}", pong.exchange)
+    requests = b.requests(Kind.PING, marker)
+    expect(requests, f"a request to /_matrix/app/v1/ping at {b} before the call is answered", "none", pong.exchange)
+    expect(requests[0].method == "POST", "a POST", requests[0].method, requests[0])
+    shown = requests[0].request_body[:80].decode(errors="replace")
+    expect(isinstance(_body(requests[0]), dict), "a JSON object as the body", shown or "no body", requests[0])
+
+
+@requirement("PING-03")
+def test_the_transaction_id_of_a_ping_is_passed_on(run: Run, b: Appservice) -> None:
+    """The ping carries the `transaction_id` of the call, whatever characters it has."""
+    _must_work(b, run)
+    for given in (
+        run.names.fresh("plain-"),
+        f'{run.names.fresh()} "quoted" \\ and/é%20☃ 👻\t&?#',
+        "0012",
+        run.names.fresh("long-" * 40),
+    ):
+        marker = run.journal.marker()
+        pong = _ping(b, {"transaction_id": given})
+        requests = b.requests(Kind.PING, marker)
+        control(requests, f"no ping arrived at {b}", pong.exchange)
+        body = _body(requests[0])
+        passed = body.get("transaction_id") if isinstance(body, dict) else None
+        expect(passed == given, f"transaction_id {given!r} in the ping", repr(passed), requests[0], pong.exchange)
+
+
+@requirement("PING-04")
+def test_a_ping_needs_no_transaction_id(run: Run, b: Appservice) -> None:
+    """Without a `transaction_id` in the call there is none in the ping, or one of the homeserver's own."""
+    _must_work(b, run)
+    marker = run.journal.marker()
+    pong = _ping(b, {})
+    expect(pong.status == 200, "200 to a call without transaction_id", pong, pong.exchange)
+    for request in b.requests(Kind.PING, marker):
+        wrong = problems("ping-request#strict", _body(request))
+        expect(not wrong, "a ping without transaction_id, or with a string", listing(wrong), request)
+
+
+@requirement("PING-06")
+def test_an_error_of_the_appservice_is_a_bad_status(run: Run, b: Appservice) -> None:
+    """Whatever error the appservice answers its ping with, the call is answered 502 M_BAD_STATUS."""
+    _must_work(b, run)
+    for status in (401, 403, 404, 500):
+        pong = _ping_answered(b, answer(status, {"errcode": "HQ.CONFORMANCE.PING", "error": "no pong"}))
+        expect(
+            pong.status == 502 and pong.errcode == "M_BAD_STATUS",
+            f"502 M_BAD_STATUS when the appservice answers its ping with {status}",
+            pong,
+            pong.exchange,
+        )
+
+
+@requirement("PING-07")
+def test_a_bad_status_may_say_what_the_appservice_answered(run: Run, b: Appservice) -> None:
+    """Where `status` and `body` are given, they are the number and the text that the appservice answered."""
+    _must_work(b, run)
+    for status, text in ((403, '{ "errcode" : "HQ.CONFORMANCE.PING",\n "error":"é ☃" }'), (500, '{"error":"other"}')):
+        pong = _ping_answered(b, Answer(status, text.encode()))
+        control(pong.errcode == "M_BAD_STATUS", f"a ping answered with {status} is reported as {pong}", pong.exchange)
+        for key, exact in (("status", status), ("body", text)):
+            if key in pong.json:
+                value = pong.json[key]
+                same = value == exact and type(value) is type(exact)
+                expect(same, f"{key} {exact!r}, or none", repr(value), pong.exchange)
+    given = [key for key in ("status", "body") if key in pong.json]
+    record(f"M_BAD_STATUS has {listing(given) or 'neither status nor body'}")
+
+
+@requirement("PING-08")
+def test_an_appservice_that_is_down_is_a_failed_connection(run: Run, b: Appservice, d: Appservice) -> None:
+    """Nothing listens on D's port: 502 M_CONNECTION_FAILED."""
+    _must_work(b, run)
+    pong = _ping(d, {"transaction_id": run.names.fresh()}, timeout=_SLOW)
+    expect(
+        pong.status == 502 and pong.errcode == "M_CONNECTION_FAILED",
+        "502 M_CONNECTION_FAILED for an appservice whose port is closed",
+        pong,
+        pong.exchange,
+    )
+
+
+@requirement("PING-10")
+def test_an_appservice_without_a_url_cannot_be_pinged(run: Run, b: Appservice, n: Appservice) -> None:
+    """N's url is null: 400 M_URL_NOT_SET."""
+    _must_work(b, run)
+    pong = _ping(n, {"transaction_id": run.names.fresh()})
+    expect(
+        pong.status == 400 and pong.errcode == "M_URL_NOT_SET",
+        "400 M_URL_NOT_SET for an appservice whose url is null",
+        pong,
+        pong.exchange,
+    )
+
+
+@requirement("PING-11")
+def test_an_appservice_cannot_have_another_pinged(run: Run, a: Appservice, b: Appservice) -> Quiet:
+    """The id in the path must be the caller's: 403 M_FORBIDDEN for another's, and neither of the two is pinged."""
+    _must_work(b, run)
+    marker = run.journal.marker()
+    name = run.names.fresh("ping-")
+    refused = a.sender.call("POST", _path(b), json={"transaction_id": name})
+    _must_be(refused, 403, "M_FORBIDDEN", f"a ping of {b} with the as_token of {a}")
+    run.markers.pass_by("A", "B")
+    early = [*a.requests(Kind.PING, marker), *b.requests(Kind.PING, marker)]
+    yield
+    for appservice in (a, b):
+        _must_not_be_pinged(appservice, marker, name, early)
+
+
+@requirement("PING-12")
+def test_a_human_cannot_have_an_appservice_pinged(run: Run, b: Appservice, human: User) -> Quiet:
+    """A human's access token: 403 M_FORBIDDEN, and no ping."""
+    _must_work(b, run)
+    marker = run.journal.marker()
+    name = run.names.fresh("ping-")
+    refused = human.call("POST", _path(b), json={"transaction_id": name})
+    _must_be(refused, 403, "M_FORBIDDEN", f"a ping of {b} with a human's token")
+    run.markers.pass_by("B")
+    early = b.requests(Kind.PING, marker)
+    yield
+    _must_not_be_pinged(b, marker, name, early)
+
+
+@requirement("PING-13")
+def test_a_stranger_cannot_have_an_appservice_pinged(run: Run, b: Appservice) -> Quiet:
+    """Without a token 401 M_MISSING_TOKEN, with one that nobody has 401 M_UNKNOWN_TOKEN, and no ping."""
+    _must_work(b, run)
+    marker = run.journal.marker()
+    name = run.names.fresh("ping-")
+    for token, errcode in ((None, "M_MISSING_TOKEN"), (run.names.fresh("nobodys-token-"), "M_UNKNOWN_TOKEN")):
+        refused = run.client.call("POST", _path(b), party="stranger", token=token, json={"transaction_id": name})
+        _must_be(refused, 401, errcode, f"a ping of {b} {'without a token' if token is None else 'with any token'}")
+    run.markers.pass_by("B")
+    early = b.requests(Kind.PING, marker)
+    yield
+    _must_not_be_pinged(b, marker, name, early)
+
+
+@requirement("PING-15")
+def test_the_id_in_the_path_of_a_ping_is_decoded(run: Run, a: Appservice, b: Appservice) -> None:
+    """A's id has a blank, which is %20 in the path; any other character may be encoded as well."""
+    _must_work(b, run)
+    needless = _path(b).replace("hq-second", "%68q-secon%64")
+    for appservice, path in ((a, _path(a)), (b, needless)):
+        pong = appservice.sender.call("POST", path, json={"transaction_id": run.names.fresh()})
+        expect(pong.status == 200, f"200 for POST {path} of {appservice}", pong, pong.exchange)
+
+
+@requirement("PING-16")
+def test_an_unknown_id_cannot_be_pinged(run: Run, b: Appservice) -> None:
+    """An id that no appservice has is a different appservice's, so 403 M_FORBIDDEN."""
+    _must_work(b, run)
+    path = _path(b).replace(segment(b.registration.id), "no-such-as")
+    refused = b.sender.call("POST", path, json={"transaction_id": run.names.fresh()})
+    expect(refused.refused, "403 M_FORBIDDEN (or any 4xx) for the ping of an unknown id", refused, refused.exchange)
+    exact = refused.status == 403 and refused.errcode == "M_FORBIDDEN"
+    prefer(exact, "403 M_FORBIDDEN for the ping of an unknown id", refused, refused.exchange)
+
+
+@requirement("PING-17")
+def test_a_ping_is_no_transaction(run: Run, b: Appservice, human: User) -> None:
+    """A ping may have the id of the last transaction, or of the next: the next event is delivered all the same."""
+    _must_work(b, run)
+    room = human.create_room()
+    b.ghost().join(room)
+    b.await_event(human.send(room))
+    for step in (0, 1):
+        last = b.route(b.transactions()[-1]).subject
+        name = str(int(last) + step) if last.isdecimal() else last
+        marker = run.journal.marker()
+        pong = _ping(b, {"transaction_id": name})
+        expect(pong.status == 200, f"200 for a ping with the transaction_id {name!r}", pong, pong.exchange)
+        b.must_receive(human.send(room), f"a message sent after a ping with the transaction_id {name!r}")
+        for exchange in b.transactions(marker):
+            empty = b.route(exchange).subject == name and not events_of(exchange)
+            expect(not empty, f"no transaction on account of the ping {name!r}", "an empty one of its name", exchange)
+
+
+def _path(appservice: Appservice) -> str:
+    return f"/_matrix/client/v1/appservice/{segment(appservice.registration.id)}/ping"
+
+
+def _ping(appservice: Appservice, body: dict[str, Any], **options: Any) -> Response:
+    """Have an appservice ask for a ping of itself."""
+    return appservice.sender.call("POST", _path(appservice), json=body, **options)
+
+
+def _must_work(appservice: Appservice, run: Run) -> None:
+    """The control: an ordinary ping is answered 200 (PING-01), after a ping with an object has arrived (PING-02)."""
+    marker = run.journal.marker()
+    try:
+        pong = _ping(appservice, {"transaction_id": run.names.fresh("control-")})
+    except NoAnswer as error:
+        raise Inconclusive(f"an ordinary ping of {appservice} is not answered: {error}", error.exchange) from error
+    control(pong.status == 200, f"an ordinary ping of {appservice} is answered {pong}", pong.exchange)
+    pings = appservice.requests(Kind.PING, marker)
+    control(any(isinstance(_body(each), dict) for each in pings), f"no ping arrived at {appservice}", pong.exchange)
+
+
+def _ping_answered(appservice: Appservice, reply: Answer) -> Response:
+    """Have an appservice ask for a ping that it answers in some way."""
+    with appservice.scripted(Kind.PING, always(reply)):
+        return _ping(appservice, {"transaction_id": "answered"})
+
+
+def _must_be(refusal: Response, status: int, errcode: str, what: str) -> None:
+    right = refusal.status == status and refusal.errcode == errcode
+    expect(right, f"{status} {errcode} for {what}", refusal, refusal.exchange)
+
+
+def _must_not_be_pinged(appservice: Appservice, marker: int, name: str, early: list[Exchange]) -> None:
+    """No ping of a refused call: none at all before the quiet window, in which other checks ping, none of its name."""
+    named = [each for each in appservice.requests(Kind.PING, marker) if name.encode() in each.request_body]
+    for exchange in [*(each for each in early if each.party == appservice.code), *named]:
+        raise Broken(f"no ping of {appservice} on account of a call that was refused", "it was pinged", exchange)
+
+
+def _body(exchange: Exchange) -> Any:
+    """The parsed body of a ping; None when it is no JSON."""
+    try:
+        return exchange.request_json
+    except NotJson:
+        return None

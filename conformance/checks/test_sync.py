@@ -1,0 +1,137 @@
+"""SYNC: `/sync` and `/events` for ghosts (AS: Using /sync and /events)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from conformance.appservice.fleet import Appservice
+from conformance.homeserver.client import Response, segment
+from conformance.homeserver.users import User
+from conformance.requirement import requirement
+from conformance.run import Run
+from conformance.verdict import control, expect, prefer, record
+
+#: Milliseconds that a sync may wait for news.
+_PATIENCE = "2000"
+
+
+@requirement("SYNC-01")
+def test_an_appservice_can_sync_as_a_ghost(run: Run, a: Appservice, human: User) -> None:
+    """`/sync?user_id=` shows what the ghost sees: all of it at first, only the news with `since`."""
+    ghost = a.ghost()
+    room = human.create_room()
+    ghost.join(room)
+    first = human.send(room)
+    answer = _sync(ghost)
+    expect(answer.status == 200 and _position(answer), "200 and a next_batch for a ghost", answer, answer.exchange)
+    answer, shown = _follow(run, ghost, answer, lambda sync: first in _timeline(sync, room))
+    expect(shown, "a message in a room that the ghost has joined", "a sync without it", answer.exchange)
+    second = human.send(room)
+    answer = _sync(ghost, answer)
+    answer, shown = _follow(run, ghost, answer, lambda sync: second in _timeline(sync, room))
+    expect(shown, "a new message in the sync from next_batch on", "a sync without it", answer.exchange)
+    again = first in _timeline(answer, room)
+    expect(not again, "only what is new since next_batch", "the first message again", answer.exchange)
+
+
+@requirement("SYNC-02")
+def test_a_ghosts_sync_has_its_own_rooms_only(run: Run, a: Appservice, human: User) -> None:
+    """The rooms of another ghost and of the sender are not in a ghost's sync."""
+    ghost, other = a.ghost(), a.ghost()
+    own, *foreign = (human.create_room(preset="private_chat") for _ in range(3))
+    for member, room in ((ghost, own), (other, foreign[0]), (a.sender, foreign[1])):
+        human.invite(room, member)
+        member.join(room)
+    human.invite(foreign[1], other)
+    before = _sync(ghost)
+    control(_position(before), f"a ghost's sync is answered {before}", before.exchange)
+    for room in foreign:
+        human.send(room)
+    message = human.send(own)
+    after, shown = _follow(run, ghost, _sync(ghost, before), lambda sync: message in _timeline(sync, own))
+    control(shown, "a ghost's sync does not show its own room", after.exchange)
+    for answer in (before, after):
+        there = [room for room in foreign if room in _rooms(answer)]
+        expect(not there, "no rooms of other users in a ghost's sync", f"{len(there)} of them", answer.exchange)
+
+
+@requirement("SYNC-03")
+def test_a_devices_sync_has_its_messages_only(run: Run, a: Appservice, human: User) -> None:
+    """With `device_id`, `to_device` has what was sent to that device of the ghost, not what another was sent."""
+    ghost = a.ghost()
+    devices = [_device(a, ghost, run.names.fresh("HQDEV")) for _ in range(2)]
+    path = f"/sendToDevice/org.hq.device/{run.names.fresh('t')}"
+    messages = {str(ghost): {device: {"for": device} for device in devices}}
+    human.do("send to a ghost's devices", "PUT", path, json={"messages": messages})
+    for device in devices:
+        whoami = ghost.call("GET", "/account/whoami", query={"device_id": device})
+        control(whoami.json.get("device_id") == device, f"no masquerading as {device}: {whoami}", whoami.exchange)
+        answer = _sync(ghost, device_id=device)
+        expect(answer.status == 200, "200 for the sync of a ghost's device", answer, answer.exchange)
+        answer, _ = _follow(run, ghost, answer, lambda sync: bool(_to_device(sync)), device_id=device)
+        seen = _to_device(answer)
+        expect(seen == [device], f"the to-device message for {device} and no other", seen or "none", answer.exchange)
+
+
+@requirement("SYNC-04")
+def test_the_old_events_endpoint_causes_no_server_error(a: Appservice, human: User) -> None:
+    """The deprecated `/events` may serve a ghost, or be unknown; it is no server error."""
+    ghost = a.ghost()
+    ghost.join(human.create_room())
+    answer = ghost.call("GET", "/events", query={"timeout": "0"})
+    prefer(answer.status < 500, "200, or 404 or 405 and M_UNRECOGNIZED", answer, answer.exchange)
+    record(f"/events for a ghost is answered {answer}", answer.exchange)
+
+
+def _sync(user: User, after: Response | None = None, **query: str) -> Response:
+    """One sync: from where another ended, waiting for news; or from the beginning."""
+    since = {"timeout": "0"} if after is None else {"since": _position(after), "timeout": _PATIENCE}
+    return user.call("GET", "/sync", query=since | query)
+
+
+def _follow(
+    run: Run, user: User, answer: Response, shows: Callable[[Response], bool], **query: str
+) -> tuple[Response, bool]:
+    """Sync on from an answer until one shows what is looked for, T_deliver at most; the last answer, and whether."""
+
+    def look() -> bool | None:
+        nonlocal answer
+        if not shows(answer):
+            answer = _sync(user, answer, **query)
+        return shows(answer) or None
+
+    shown = bool(run.eventually(look))
+    return answer, shown
+
+
+def _position(answer: Response) -> str:
+    position = answer.json.get("next_batch")
+    return position if isinstance(position, str) else ""
+
+
+def _rooms(answer: Response) -> dict[str, Any]:
+    """The rooms of a sync, whatever the user's membership in them."""
+    sections = answer.json.get("rooms") or {}
+    return {room: found for section in sections.values() for room, found in section.items()}
+
+
+def _timeline(answer: Response, room: str) -> list[str]:
+    """The IDs of the events in a room's timeline."""
+    events = _rooms(answer).get(room, {}).get("timeline", {}).get("events", ())
+    return [event.get("event_id") for event in events]
+
+
+def _to_device(answer: Response) -> list[str]:
+    """For which devices the to-device messages of this area in a sync are."""
+    events = (answer.json.get("to_device") or {}).get("events", ())
+    return [event["content"]["for"] for event in events if event.get("type") == "org.hq.device"]
+
+
+def _device(appservice: Appservice, ghost: User, device: str) -> str:
+    """A new device of a ghost: by PUT (v1.17), else by logging in."""
+    if not ghost.call("PUT", f"/devices/{segment(device)}", json={}).ok:
+        identifier = {"type": "m.id.user", "user": ghost.localpart}
+        body = {"type": "m.login.application_service", "identifier": identifier, "device_id": device}
+        appservice.sender.do(f"log in a device of {ghost}", "POST", "/login", json=body)
+    return device

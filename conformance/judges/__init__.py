@@ -1,0 +1,1 @@
+"""Judges: pure functions from exchanges and events to findings. No network, no clock, no globals."""
