@@ -1,0 +1,37 @@
+"""The main job: a whole conformance run against the real Synapse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance.schemas import problems
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.synapse
+
+
+def test_a_whole_run_against_synapse_is_green_and_decides_most_of_what_has_a_check(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    baseline = ["--baseline", str(ROOT / "synapse-baseline.toml")]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--hs", "synapse", *baseline, "--conformance-report", str(report)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    content = json.loads((report / "results.json").read_text())
+    assert problems("results", content) == []
+    assert content["summary"]["error"] == 0
+    decided = ("pass", "known-fail", "warn", "recorded")
+    assert sum(content["summary"][each] for each in decided) >= 180
+    lines = (report / "journal.jsonl").read_text().splitlines()
+    assert [problem for line in lines for problem in problems("journal-entry", json.loads(line))] == []
+    assert {path.name for path in report.iterdir()} == {"results.json", "journal.jsonl", "homeserver"}
