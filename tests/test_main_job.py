@@ -32,6 +32,6 @@ def test_a_whole_run_against_synapse_is_green_and_decides_most_of_what_has_a_che
     assert content["summary"]["error"] == 0
     decided = ("pass", "known-fail", "warn", "recorded")
     assert sum(content["summary"][each] for each in decided) >= 180
-    lines = (report / "journal.jsonl").read_text().splitlines()
-    assert [problem for line in lines for problem in problems("journal-entry", json.loads(line))] == []
+    with (report / "journal.jsonl").open() as lines:
+        assert [problem for line in lines for problem in problems("journal-entry", json.loads(line))] == []
     assert {path.name for path in report.iterdir()} == {"results.json", "journal.jsonl", "homeserver"}

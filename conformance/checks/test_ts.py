@@ -41,11 +41,11 @@ def _odd(stamp: int) -> int:
 def is_now(event: Event, answer: Response) -> bool:
     """Whether an event has about the time of the homeserver's clock when it gave an answer."""
     try:
-        clock = parsedate_to_datetime(answer.date or "").timestamp()
+        clock, tolerance = parsedate_to_datetime(answer.date or "").timestamp(), TOLERANCE
     except ValueError:
-        clock = time.time()
+        clock, tolerance = time.time(), DAY  # the homeserver's may be wrong, or ours
     stamp = event.get("origin_server_ts")
-    return isinstance(stamp, int) and abs(stamp - clock * 1000) <= TOLERANCE
+    return isinstance(stamp, int) and abs(stamp - clock * 1000) <= tolerance
 
 
 def ghost_in(a: Appservice, human: User) -> tuple[User, str]:

@@ -19,9 +19,9 @@ from conformance.homeserver.target import Managed
 SERVER_NAME = "hq.test"
 
 _UNLIMITED = {"per_second": 10000, "burst_count": 10000}
-#: Finite, so that the rows about rate limits meet one within 300 messages even at 13 messages a second, on a busy
+#: Finite, so that the rows about rate limits meet one within 300 messages even at 24 messages a second, on a busy
 #: machine; above what the other rows need of one user.
-_MESSAGES = {"per_second": 8, "burst_count": 120}
+_MESSAGES = {"per_second": 12, "burst_count": 150}
 
 
 class Synapse(Managed):

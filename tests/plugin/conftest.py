@@ -9,8 +9,6 @@ import pytest
 from conformance.appservice.registration import write
 from conformance.appservice.roster import enlist, free_ports
 
-pytest_plugins = ["pytester"]
-
 
 @pytest.fixture
 def registrations(tmp_path: Path) -> Path:
