@@ -46,6 +46,7 @@ def _deliver(human: User, *members: Appservice) -> None:
     room = human.create_room()
     for member in members:
         member.ghost().join(room)
+    human.send(room)  # the first after a join is INTEREST-30
     event = human.send(room)
     for member in members:
         member.await_event(event)

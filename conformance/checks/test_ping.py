@@ -201,7 +201,7 @@ def test_a_ping_is_no_transaction(run: Run, b: Appservice, human: User) -> None:
     room = human.create_room()
     b.ghost().join(room)
     b.await_event(human.send(room))
-    for step in (0, 1):
+    for step in (0, 1, 1, 1):  # the guess of the next id may be wrong: something else may be pushed in between
         last = b.route(b.transactions()[-1]).subject
         name = str(int(last) + step) if last.isdecimal() else last
         marker = run.journal.marker()

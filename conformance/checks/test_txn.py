@@ -38,9 +38,10 @@ def _pushed_events(run: Run) -> Iterator[tuple[Exchange, dict[str, Any]]]:
 
 
 def _room_of(member: Appservice, human: User) -> str:
-    """A room with a ghost of the appservice."""
+    """A room with a ghost of the appservice, and a first message in it: a gap after the join is INTEREST-30."""
     room = human.create_room()
     member.ghost().join(room)
+    human.send(room)
     return room
 
 
@@ -171,7 +172,7 @@ def test_events_are_pushed_as_clients_see_them(a: Appservice, human: User, human
     for event_id in pushed:
         exchange, shown = a.exchange_with(event_id), human.event(room, event_id)
         event = _well_formed(a.await_event(event_id), exchange)
-        differing = event_judges.differing_keys(event, shown, keys)
+        differing = event_judges.differing_keys(event, shown, tuple(key for key in keys if key in shown))
         expect(not differing, "the event as clients see it", f"another {' and '.join(differing)}", exchange)
 
 
@@ -191,6 +192,7 @@ def test_what_is_unsigned_is_right(run: Run, a: Appservice, human: User) -> None
     for room in rooms:
         human.invite(room, ghost)
         ghost.join(room)
+        human.send(room)
     slots = [(rooms[0], ""), (rooms[0], "another key"), (rooms[1], "")]
     before: dict[str, tuple[dict[str, Any], str] | None] = {}
     latest: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
@@ -238,6 +240,7 @@ def test_acknowledged_ids_are_not_used_again(run: Run, a: Appservice, b: Appserv
     """An id that was answered with success never comes back with other events."""
     room = _room_of(a, human)
     b.ghost().join(room)
+    human.send(room)
     for _ in range(5):
         event = human.send(room)  # one after the other, so that there are several transactions
         for member in (a, b):
@@ -305,11 +308,14 @@ def test_redactions_name_their_target(a: Appservice, human: User) -> None:
             continue
         a.ghost().join(room)
         version = str(human.state(room, "m.room.create").get("room_version", "1"))
+        if not version.isdecimal():
+            record(f"rooms are of version {version}: where that has the target of a redaction is not known")
+            continue
         target = human.send(room)
         pushed = a.await_event(human.redact(room, target))
         exchange = a.exchange_with(pushed["event_id"])
         top, inside = pushed.get("redacts"), _well_formed(pushed, exchange)["content"].get("redacts")
-        new = not version.isdecimal() or int(version) >= 11
+        new = int(version) >= 11
         required, other = (inside, top) if new else (top, inside)
         places = ("content.redacts", "redacts") if new else ("redacts", "content.redacts")
         for value, place, must in ((required, places[0], expect), (other, places[1], prefer)):

@@ -22,6 +22,11 @@ class Mutant:
     breaks: tuple[str, ...]
     also: tuple[str, ...]
 
+    @property
+    def area(self) -> str:
+        """The area of the catalogue that it breaks first."""
+        return self.breaks[0].rpartition("-")[0].lower()
+
 
 MUTANTS: dict[str, Mutant] = {}
 

@@ -69,7 +69,7 @@ def appservices_must_authenticate_interactively() -> None:
     _patch_appservice_registration(register)
 
 
-@mutant("ADMIN-01")
+@mutant("ADMIN-01", also=("ADMIN-06",))
 def registered_ghosts_are_named_by_localpart() -> None:
     """The user_id in the answer to a registration is only the localpart."""
 
@@ -288,7 +288,7 @@ def logins_ignore_the_device_id() -> None:
     _patch_login(login)
 
 
-@mutant("ADMIN-14")
+@mutant("ADMIN-14", also=("ADMIN-13",))
 def appservices_log_in_as_anybody() -> None:
     """An appservice may log in as every registered user."""
     from synapse.rest.client.login import LoginRestServlet
