@@ -19,7 +19,8 @@ _SECRET_KEYS = (
 _JSON_SECRET = re.compile(rf'("(?:{_SECRET_KEYS})"\s*:\s*")((?:[^"\\]|\\.)*)(")')
 _QUERY_SECRET = re.compile(rf"((?:^|[?&])(?:{_SECRET_KEYS})=)(<[^<>&]+>|[^&\s\"']*)")
 _LABEL = re.compile(r"<[^<>]+>")
-_BEARER = re.compile(r"(Bearer\s+)([^\s\"'<]+)", re.IGNORECASE)
+# In prose ("Bearer with the hs_token") a word follows; tokens are longer.
+_BEARER = re.compile(r"(Bearer\s+)([^\s\"'<]{12,})", re.IGNORECASE)
 
 
 class Redactor:

@@ -63,7 +63,7 @@ def user_queries_have_no_token() -> None:
 @mutant("AUTH-03")
 def alias_queries_have_no_token() -> None:
     """Room alias queries carry no Authorization header."""
-    _without_header("/rooms/")
+    _without_header("/app/v1/rooms/")
 
 
 @mutant("AUTH-04")

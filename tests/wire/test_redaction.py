@@ -128,3 +128,12 @@ def test_no_secret_survives(secret: str, before: str, after: str) -> None:
 def test_whether_a_text_holds_a_secret_can_be_asked(redactor: Redactor) -> None:
     assert contains_secret(f"x{TOKEN}", redactor.secrets)
     assert not contains_secret("x", redactor.secrets)
+
+
+def test_prose_about_bearer_tokens_is_left_alone() -> None:
+    text = "exactly one Authorization header, Bearer with the hs_token"
+    assert Redactor().text(text) == text
+
+
+def test_a_short_bearer_token_in_a_header_is_hidden_all_the_same() -> None:
+    assert Redactor().headers((("Authorization", "Bearer short"),)) == [("Authorization", "<redacted>")]
