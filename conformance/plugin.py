@@ -35,7 +35,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {
             "metavar": "USER:PASSWORD",
             "action": "append",
-            "help": "an ordinary user, for homeservers without open registration; repeatable (four are wanted)",
+            "help": "an ordinary user, for homeservers without open registration; repeatable (six are wanted)",
         },
     ),
     ("--hs-user-token", {"metavar": "TOKEN", "action": "append", "help": "an ordinary user's token; repeatable"}),

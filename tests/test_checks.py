@@ -27,6 +27,11 @@ def checks(path: Path) -> Iterator[tuple[str, Callable[..., Any], pytest.Mark]]:
             yield name, check, mark
 
 
+def checked_requirements() -> set[str]:
+    """The requirements that have a check."""
+    return {requirement for path in FILES for _, _, mark in checks(path) for requirement in mark.args}
+
+
 def test_every_check_names_requirements_that_exist_and_stand_in_its_files_area() -> None:
     catalogue = load()
     for path in FILES:

@@ -67,8 +67,8 @@ def x(run: Run) -> Appservice:
 
 @pytest.fixture
 def human(run: Run) -> User:
-    """H, an ordinary user."""
-    return run.humans[0]
+    """H, an ordinary user (or a stand-in)."""
+    return run.humans.on_duty()
 
 
 @pytest.fixture

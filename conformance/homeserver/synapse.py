@@ -19,9 +19,9 @@ from conformance.homeserver.target import Managed
 SERVER_NAME = "hq.test"
 
 _UNLIMITED = {"per_second": 10000, "burst_count": 10000}
-#: Finite, so that the rows about rate limits meet one within 300 messages even at 24 messages a second, on a busy
-#: machine; above what the other rows need of one user.
-_MESSAGES = {"per_second": 12, "burst_count": 150}
+#: Finite, so that the rows about rate limits meet one within 300 messages even at 9 messages a second, on a busy
+#: machine; about what the other rows need of one user.
+_MESSAGES = {"per_second": 6, "burst_count": 100}
 
 
 class Synapse(Managed):
