@@ -482,7 +482,8 @@ def test_logging_out_does_not_revoke_the_as_token(a: Appservice) -> None:
     ghost, other = a.ghost(), a.ghost()
     for user in (ghost, a.sender, other):
         before = user.whoami()
-        control(before.ok, f"{a} cannot act as {user}: {before}", before.exchange)
+        acts = before.ok and before.json.get("user_id") == user.user_id
+        control(acts, f"{a} cannot act as {user} (IDENT-01, -02): {before}", before.exchange)
     for path in ("/logout", "/logout/all"):
         try:
             logout = ghost.call("POST", path, json={})

@@ -100,7 +100,7 @@ def transactions_are_listed() -> None:
 @mutant("INV-02")
 def alias_queries_are_heads() -> None:
     """Alias queries are made with another method."""
-    requests(lambda request: setattr(request, "method", "POST" if "/rooms/" in request.uri else request.method))
+    requests(lambda request: setattr(request, "method", "POST" if "/app/v1/rooms/" in request.uri else request.method))
 
 
 @mutant("INV-03")
@@ -245,7 +245,7 @@ def answers_to_pings_are_decoded_strictly() -> None:
     _strict("post_json_get_json")
 
 
-@mutant("INV-07")
+@mutant("REG-04")
 def one_appservice_is_forgotten() -> None:
     """Nothing is pushed to one of the healthy appservices."""
     from synapse.handlers.appservice import ApplicationServicesHandler

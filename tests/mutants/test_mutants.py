@@ -46,7 +46,7 @@ def test_every_requirement_with_a_check_is_broken_by_a_mutant_or_by_synapse_itse
 
 
 @pytest.mark.synapse
-@pytest.mark.parametrize("mutant", _params())
+@pytest.mark.parametrize("mutant", list(_params()))
 def test_a_broken_synapse_is_blamed_for_what_is_broken(mutant: Mutant, tmp_path: Path) -> None:
     """Run the areas concerned against the mutant and compare what deviates with what it breaks."""
     areas = {each.rpartition("-")[0] for each in mutant.breaks}
