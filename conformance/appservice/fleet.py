@@ -197,9 +197,12 @@ class Appservice:
         """No event of a room may have been pushed by now; only after a marker and the quiet window.
 
         :raises Broken: one was.
+        :raises Inconclusive: events come without the room they are of.
         """
         for exchange, event in self.received():
-            if event.get("room_id") == room:
+            if "room_id" not in event:
+                raise Inconclusive("events are pushed without a room_id (TXN-04): their room is not known", exchange)
+            if event["room_id"] == room:
                 raise Broken(
                     f"nothing of {what} ({room}) pushed to {self}", f"{event.get('type')} was pushed", exchange
                 )

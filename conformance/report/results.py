@@ -33,11 +33,6 @@ _WORST_FIRST = (
     Verdict.SKIPPED,
 )
 
-#: Verdicts that say something about the homeserver.
-DECIDED = frozenset(
-    {Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.RECORDED, Verdict.KNOWN_FAIL, Verdict.UNEXPECTED_PASS}
-)
-
 
 @dataclass(frozen=True)
 class Outcome:
