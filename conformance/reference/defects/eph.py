@@ -1,0 +1,509 @@
+"""Defects of area EPH: typing notices, receipts and presence."""
+
+from __future__ import annotations
+
+from conformance.appservice.registration import Registration
+from conformance.reference.accounts import Profiles
+from conformance.reference.defects import defect
+from conformance.reference.ephemeral import Ephemeral
+from conformance.reference.store import JsonObject
+from conformance.reference.sync import Sync
+from conformance.reference.web import Call
+
+
+class _Items(Ephemeral):
+    """What is queued for appservices goes through one method for each type."""
+
+    def push(self, appservice: Registration, item: JsonObject) -> None:
+        change = {"m.typing": self.typing, "m.receipt": self.receipt, "m.presence": self.changed_presence}
+        changed = change[item["type"]](item)
+        if changed is not None:
+            super().push(appservice, changed)
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        """A typing notice as it is pushed; None: not at all."""
+        return item
+
+    def receipt(self, item: JsonObject) -> JsonObject | None:
+        """A receipt as it is pushed; None: not at all."""
+        return item
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        """Presence as it is pushed; None: not at all."""
+        return item
+
+
+class _Receipts(_Items):
+    """Receipts are pushed otherwise, one by one."""
+
+    def receipt(self, item: JsonObject) -> JsonObject | None:
+        ((event_id, kinds),) = item["content"].items()
+        ((kind, users),) = kinds.items()
+        ((user_id, data),) = users.items()
+        return self.one(item, event_id, kind, user_id, dict(data))
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        """A receipt as it is pushed; None: not at all."""
+        return item
+
+
+def _single(item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject:
+    return item | {"content": {event_id: {kind: {user_id: data}}}}
+
+
+@defect("EPH-01")
+class TypingIsNotPushed(_Items):
+    """Typing notices are not pushed."""
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        return None
+
+
+@defect("EPH-01")
+class OnlyTheFirstTypistIsPushed(_Items):
+    """A typing notice is pushed when the first user begins to type, not when more do."""
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        return item if len(item["content"]["user_ids"]) <= 1 else None
+
+
+@defect("EPH-02")
+class TypingNamesNoRoom(_Items):
+    """Typing notices are pushed as they stand in a sync, without a room_id."""
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        return {key: value for key, value in item.items() if key != "room_id"}
+
+
+@defect("EPH-02")
+class TypingNamesItsRoomInItsContent(_Items):
+    """The room_id of a typing notice is in its content."""
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        return {"type": item["type"], "content": item["content"] | {"room_id": item["room_id"]}}
+
+
+@defect("EPH-02", also=("EPH-22",))
+class TypingNamesTheFirstRoom(_Items):
+    """Every typing notice names the room in which somebody typed first."""
+
+    _first: str | None = None
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        self._first = self._first or item["room_id"]
+        return item | {"room_id": self._first}
+
+
+@defect("EPH-03")
+class TypingHasTheFederationFormat(_Items):
+    """A typing notice has one user_id and typing: true, as it is sent to other servers."""
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        users = item["content"]["user_ids"]
+        content = {"room_id": item["room_id"], "user_id": users[-1] if users else "", "typing": bool(users)}
+        return item | {"content": content}
+
+
+@defect("EPH-03")
+class TypistsAreObjects(_Items):
+    """user_ids of a typing notice is a list of objects."""
+
+    def typing(self, item: JsonObject) -> JsonObject | None:
+        return item | {"content": {"user_ids": [{"user_id": each} for each in item["content"]["user_ids"]]}}
+
+
+class _TypingEnds(_Items):
+    """Some ends of typing are not pushed."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._before: dict[str, int] = {}
+
+    def tell_typing(self, room_id: str, users: list[str]) -> None:
+        before = self._before.get(room_id, 0)
+        self._before[room_id] = len(users)
+        if len(users) > before or self.tells_end(users):
+            super().tell_typing(room_id, users)
+
+    def tells_end(self, users: list[str]) -> bool:
+        """Whether it is pushed that somebody has stopped and these still type."""
+        return False
+
+
+@defect("EPH-04")
+class OnlyStartsOfTypingArePushed(_TypingEnds):
+    """It is not pushed when somebody stops typing."""
+
+
+@defect("EPH-04")
+class OnlyTheLastEndOfTypingIsPushed(_TypingEnds):
+    """It is not pushed when somebody stops typing while others go on."""
+
+    def tells_end(self, users: list[str]) -> bool:
+        return not users
+
+
+@defect("EPH-04")
+class AnEmptyListOfTypistsIsNotPushed(_TypingEnds):
+    """It is not pushed when the last one stops typing."""
+
+    def tells_end(self, users: list[str]) -> bool:
+        return bool(users)
+
+
+@defect("EPH-05")
+class EphemeralInterestIgnoresAliases(Ephemeral):
+    """For ephemeral data a room's aliases do not count."""
+
+    def interested(self, appservice: Registration, room_id: str, users: list[str]) -> bool:
+        room, interest = self.store.rooms[room_id], self.hs.interest
+        return interest.by_member(appservice, room) or interest.by_room_id(appservice, room)
+
+
+@defect("EPH-06", also=("EPH-22",))
+class TypingIsPushedFromAllRooms(Ephemeral):
+    """Typing in any room is pushed to all who receive ephemeral data."""
+
+    def tell_typing(self, room_id: str, users: list[str]) -> None:
+        for appservice in self.receivers():
+            self.push(appservice, self.in_room(room_id, {"type": "m.typing", "content": {"user_ids": users}}))
+
+
+@defect("EPH-06", also=("EPH-22",))
+class TypingIsPushedOfAcquaintances(Ephemeral):
+    """Who was in any room of interest has its typing pushed from all rooms."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._known: set[tuple[str, str]] = set()
+
+    def interested(self, appservice: Registration, room_id: str, users: list[str]) -> bool:
+        room = self.store.rooms[room_id]
+        if super().interested(appservice, room_id, users):
+            self._known |= {(appservice.id, member) for member in room.members("join")}
+            return True
+        return any((appservice.id, user) in self._known for user in users)
+
+
+@defect("EPH-07")
+class ReceiptsAreNotPushed(_Items):
+    """Receipts are not pushed."""
+
+    def receipt(self, item: JsonObject) -> JsonObject | None:
+        return None
+
+
+@defect("EPH-07")
+class OnlyTheFirstReceiptIsPushed(_Receipts):
+    """Of a user's unthreaded receipts in a room only the first is pushed."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._had: dict[tuple[str, str], str] = {}
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        first = self._had.setdefault((item["room_id"], user_id), event_id)
+        return item if first == event_id or kind != "m.read" or "thread_id" in data else None
+
+
+@defect("EPH-08")
+class ReceiptsNameNoRoom(_Items):
+    """Receipts are pushed as they stand in a sync, without a room_id."""
+
+    def receipt(self, item: JsonObject) -> JsonObject | None:
+        return {key: value for key, value in item.items() if key != "room_id"}
+
+
+@defect("EPH-08")
+class ReceiptsCallTheirRoomRoom(_Items):
+    """Receipts name their room in a key of another name."""
+
+    def receipt(self, item: JsonObject) -> JsonObject | None:
+        return {"type": item["type"], "content": item["content"], "room": item["room_id"]}
+
+
+@defect("EPH-09")
+class ReceiptsHaveTheFederationFormat(_Receipts):
+    """A receipt is pushed by room, type and user, as it is sent to other servers."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return item | {"content": {item["room_id"]: {kind: {user_id: {"event_ids": [event_id], "data": data}}}}}
+
+
+@defect("EPH-09")
+class ReceiptsAreByUserFirst(_Receipts):
+    """A receipt is pushed by event, user and type."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return item | {"content": {event_id: {user_id: {kind: data}}}}
+
+
+@defect("EPH-09")
+class TimeStampsOfReceiptsAreTexts(_Receipts):
+    """The ts of a receipt is a string."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return _single(item, event_id, kind, user_id, data | {"ts": str(data["ts"])})
+
+
+@defect("EPH-10")
+class ThreadedReceiptsAreNotPushed(_Receipts):
+    """Receipts with a thread_id are not pushed."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return None if "thread_id" in data else item
+
+
+@defect("EPH-10")
+class OnlyReceiptsOfTheMainThreadArePushed(_Receipts):
+    """Receipts of threads are not pushed, those of the main timeline are."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return item if data.get("thread_id", "main") == "main" else None
+
+
+@defect("EPH-10")
+class ReceiptsLoseTheirThread(_Receipts):
+    """Receipts of threads are pushed without their thread_id."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        if data.get("thread_id") != "main":
+            data.pop("thread_id", None)
+        return _single(item, event_id, kind, user_id, data)
+
+
+@defect("EPH-11", "EPH-13")
+class PrivateReceiptsAreLikePublicOnes(Ephemeral):
+    """Private receipts are pushed to everybody who gets the public ones."""
+
+    def may_see_private(self, appservice: Registration, user_id: str) -> bool:
+        return True
+
+
+@defect("EPH-11")
+class HumansPrivateReceiptsArePushed(Ephemeral):
+    """Private receipts of humans are pushed; those of ghosts to their own appservice."""
+
+    def may_see_private(self, appservice: Registration, user_id: str) -> bool:
+        is_own = self.hs.namespaces.is_own_user
+        return is_own(appservice, user_id) or not any(is_own(each, user_id) for each in self.hs.appservices)
+
+
+@defect("EPH-11")
+class PrivateReceiptsOfHumansBecomePublic(Ephemeral):
+    """A human's private receipt is pushed as an m.read."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        owned = any(self.hs.namespaces.is_own_user(each, user_id) for each in self.hs.appservices)
+        if kind == "m.read.private" and not owned:
+            ((event_id, kinds),) = content.items()
+            kind, content = "m.read", {event_id: {"m.read": kinds[kind]}}
+        super().tell_receipt(room_id, user_id, kind, content)
+
+
+@defect("EPH-12")
+class PrivateReceiptsAreNeverPushed(Ephemeral):
+    """Private receipts are pushed to nobody."""
+
+    def may_see_private(self, appservice: Registration, user_id: str) -> bool:
+        return False
+
+
+@defect("EPH-12")
+class PrivateReceiptsOfTheFirstNamespaceArePushed(Ephemeral):
+    """Private receipts are pushed of users of the first namespace only."""
+
+    def may_see_private(self, appservice: Registration, user_id: str) -> bool:
+        first = self.hs.namespaces.entries(appservice, "users")[:1]
+        return any(self.hs.namespaces.matches(each, user_id) for each in first)
+
+
+@defect("EPH-12")
+class PrivateReceiptsOfGhostsArePushedAsPublic(_Receipts):
+    """A ghost's private receipt is pushed to its own appservice as an m.read."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return _single(item, event_id, "m.read", user_id, data)
+
+
+@defect("EPH-13")
+class PrivateReceiptsOfAnyGhostArePushed(Ephemeral):
+    """Private receipts of the users of any appservice are pushed to all appservices."""
+
+    def may_see_private(self, appservice: Registration, user_id: str) -> bool:
+        return any(self.hs.namespaces.is_own_user(each, user_id) for each in self.hs.appservices)
+
+
+@defect("EPH-14")
+class PresenceIsNotPushed(_Items):
+    """Presence is not pushed."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return None
+
+
+@defect("EPH-14")
+class OnlyPresenceOfGhostsIsPushed(Ephemeral):
+    """The presence of humans is not pushed, in whatever rooms they are."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        return self.hs.namespaces.is_own_user(appservice, user_id)
+
+
+@defect("EPH-14")
+class PresenceLosesItsStatusMessage(_Items):
+    """Presence is pushed without its status message."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return item | {"content": {"presence": item["content"]["presence"]}}
+
+
+@defect("EPH-15")
+class OnlyPresenceOfRoomMatesIsPushed(Ephemeral):
+    """The presence of a ghost who is in no room is not pushed."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        rooms = [room for room in self.store.rooms.values() if room.membership(user_id) == "join"]
+        return any(self.hs.interest.in_room(appservice, room) for room in rooms)
+
+
+@defect("EPH-15")
+class PresenceOfTheFirstNamespaceIsPushed(OnlyPresenceOfRoomMatesIsPushed):
+    """Of users in no room the presence is pushed only for those of the first namespace."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        first = self.hs.namespaces.entries(appservice, "users")[:1]
+        own = any(self.hs.namespaces.matches(each, user_id) for each in first)
+        return own or super().sees_presence(appservice, user_id)
+
+
+@defect("EPH-16")
+class PresenceHasItsUserInItsContent(_Items):
+    """Presence has no sender: the user is in its content."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return {"type": item["type"], "content": item["content"] | {"user_id": item["sender"]}}
+
+
+@defect("EPH-16")
+class PresenceIsBesideItsContent(_Items):
+    """The presence itself is at the top level."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        content = dict(item["content"])
+        return item | {"presence": content.pop("presence"), "content": content}
+
+
+@defect("EPH-16")
+class PresenceIsSentByTheServer(_Items):
+    """The sender of presence is a user of the homeserver's own."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return item | {"sender": self.hs.user_id("presence"), "content": item["content"] | {"user_id": item["sender"]}}
+
+
+@defect("EPH-17")
+class PresenceOfAllUsersIsPushed(Ephemeral):
+    """The presence of all local users is pushed."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        return True
+
+
+@defect("EPH-18")
+class EverybodyReceivesEphemeralData(Ephemeral):
+    """receive_ephemeral is not looked at."""
+
+    def receivers(self) -> list[Registration]:
+        return [each for each in self.hs.appservices if each.url is not None]
+
+
+@defect("EPH-18")
+class EphemeralDataAreTheDefault(Ephemeral):
+    """Where receive_ephemeral is not given it counts as true."""
+
+    def receivers(self) -> list[Registration]:
+        return [
+            each for each in self.hs.appservices if each.url is not None and each.extra.get("receive_ephemeral", True)
+        ]
+
+
+@defect("EPH-18")
+class AnyReceiveEphemeralIsTrue(Ephemeral):
+    """An appservice with receive_ephemeral: false gets ephemeral data."""
+
+    def receivers(self) -> list[Registration]:
+        return [each for each in self.hs.appservices if each.url is not None and "receive_ephemeral" in each.extra]
+
+
+@defect("EPH-19")
+class ReadMarkersAreEphemeral(Ephemeral):
+    """The marker m.fully_read of a user is pushed as ephemeral data."""
+
+    def set_receipt(self, call: Call, room_id: str, kind: str, event_id: str) -> JsonObject:
+        answer = super().set_receipt(call, room_id, kind, event_id)
+        if kind == "m.fully_read":
+            for appservice in self.receivers():
+                if self.interested(appservice, room_id, []):
+                    self.push(appservice, self.in_room(room_id, {"type": kind, "content": {"event_id": event_id}}))
+        return answer
+
+
+@defect("EPH-19")
+class AccountDataIsEphemeral(Profiles):
+    """The account data of ghosts is pushed as ephemeral data."""
+
+    def set_account_data(self, call: Call, user_id: str, kind: str, room_id: str = "") -> JsonObject:
+        answer = super().set_account_data(call, user_id, kind, room_id)
+        for appservice in self.hs.ephemeral.receivers():
+            if self.hs.namespaces.is_own_user(appservice, user_id):
+                self.hs.ephemeral.push(appservice, {"type": kind, "content": call.json})
+        return answer
+
+
+@defect("EPH-19")
+class ToDeviceMessagesAreEphemeral(Sync):
+    """Messages to the devices of ghosts are pushed as ephemeral data."""
+
+    def send_to_device(self, call: Call, kind: str, txn_id: str) -> JsonObject:
+        for user_id, devices in call.json.get("messages", {}).items():
+            for appservice in self.hs.ephemeral.receivers():
+                if self.hs.namespaces.is_own_user(appservice, user_id):
+                    for content in devices.values():
+                        item = {"type": kind, "sender": call.requester.user_id, "content": content}
+                        self.hs.ephemeral.push(appservice, item)
+        return super().send_to_device(call, kind, txn_id)
+
+
+@defect("EPH-20")
+class EphemeralInterestIgnoresTheSender(Ephemeral):
+    """For ephemeral data the sender user does not count as a member of a room."""
+
+    def interested(self, appservice: Registration, room_id: str, users: list[str]) -> bool:
+        if super().interested(appservice, room_id, users):
+            room, interest = self.store.rooms[room_id], self.hs.interest
+            members = [each for each in room.members("join") if not self.hs.namespaces.is_sender(appservice, each)]
+            ghosts = any(interest.is_own_user(appservice, each) for each in members)
+            return ghosts or interest.by_alias(appservice, room) or interest.by_room_id(appservice, room)
+        return False
+
+
+@defect("EPH-22")
+class ReceiptsArePushedFromAllRooms(Ephemeral):
+    """Public receipts of any room are pushed to all who receive ephemeral data."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        for appservice in self.receivers():
+            if kind != "m.read.private" or self.may_see_private(appservice, user_id):
+                self.push(appservice, self.in_room(room_id, {"type": "m.receipt", "content": content}))
+
+
+@defect("EPH-22", also=("EPH-08",))
+class ReceiptsNameTheRoomBefore(_Items):
+    """A receipt names the room of the receipt before it."""
+
+    _before: str | None = None
+
+    def receipt(self, item: JsonObject) -> JsonObject | None:
+        before, self._before = self._before, item["room_id"]
+        return item | {"room_id": before or item["room_id"]}

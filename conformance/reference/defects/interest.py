@@ -1,0 +1,653 @@
+"""Defects of area INTEREST: which events are pushed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from conformance.appservice.registration import Registration
+from conformance.reference.defects import defect
+from conformance.reference.events import Format
+from conformance.reference.interest import Interest
+from conformance.reference.policy import MatrixError
+from conformance.reference.rooms import Powers, Rooms
+from conformance.reference.store import Event, JsonObject, Room
+from conformance.reference.web import Call
+
+
+def _is_of_a_later_entry(policy: Interest, appservice: Registration, user_id: str) -> bool:
+    """Whether the first exclusive entry of the users namespaces is not the one that covers a user."""
+    namespaces = policy.hs.namespaces
+    exclusive = [entry for entry in namespaces.entries(appservice, "users") if entry.exclusive]
+    return any(namespaces.matches(entry, user_id) for entry in exclusive[1:])
+
+
+class _Losing(Interest):
+    """Events that should be pushed are lost."""
+
+    def in_event(self, appservice: Registration, event: Event) -> bool:
+        lost = self.loses(appservice, event, self.store.rooms[event.room_id])
+        return not lost and super().in_event(appservice, event)
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        """Whether an event is lost."""
+        raise NotImplementedError
+
+    def is_about_own(self, appservice: Registration, event: Event, *memberships: str) -> bool:
+        """Whether an event gives one of the appservice's users (not its sender) one of these memberships."""
+        covered = self.hs.namespaces.covers(appservice, "users", event.state_key or "")
+        return covered and event.membership in memberships
+
+
+class _Gaining(Interest):
+    """Events that should not be pushed are."""
+
+    def in_event(self, appservice: Registration, event: Event) -> bool:
+        gained = self.gains(appservice, event, self.store.rooms[event.room_id])
+        return gained or super().in_event(appservice, event)
+
+    def gains(self, appservice: Registration, event: Event, room: Room) -> bool:
+        """Whether an event is pushed although it interests nobody."""
+        raise NotImplementedError
+
+
+@defect("INTEREST-01", also=("ORDER-06",))
+class InvitesForGhostsAreNotPushed(Interest):
+    """An invite for a ghost is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        covered = self.hs.namespaces.covers(appservice, "users", event.state_key or "")
+        return not (event.membership == "invite" and covered) and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-01")
+class OnlyTheFirstUsersEntryMakesTargets(Interest):
+    """Of the exclusive users namespaces only the first entry is asked about who is invited."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        forgotten = event.membership == "invite" and _is_of_a_later_entry(self, appservice, event.state_key or "")
+        return not forgotten and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-01")
+class InvitesOfNewRoomsAreNotPushed(Rooms):
+    """An invite that is given while a room is created is not pushed."""
+
+    _creating = False
+
+    def invite_first(self, room: Room, creator: str, invited: list[str]) -> None:
+        self._creating = True
+        super().invite_first(room, creator, invited)
+        self._creating = False
+
+    def tell(self, event: Event) -> None:
+        if not self._creating:
+            super().tell(event)
+
+
+@defect("INTEREST-02")
+class OnlyMembersOfTheFirstUsersEntryCount(Interest):
+    """Of the exclusive users namespaces only the first entry makes the rooms of its users interesting."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        return any(
+            self.is_own_user(appservice, member) and not _is_of_a_later_entry(self, appservice, member)
+            for member in self.members(room)
+        )
+
+
+@defect("INTEREST-03")
+class StateEventsAreNotPushed(_Losing):
+    """State events other than memberships are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.is_state and event.membership is None
+
+
+@defect("INTEREST-03")
+class StateWithAStateKeyIsNotPushed(_Losing):
+    """State events with a state key are not pushed, but for memberships."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return bool(event.state_key) and event.membership is None
+
+
+@defect("INTEREST-03")
+class EmptyStateIsNotPushed(_Losing):
+    """State events without content are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.is_state and not event.content
+
+
+@defect("INTEREST-04")
+class MembershipsOfHumansAreNotPushed(_Losing):
+    """Memberships of users outside the namespaces are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.membership is not None and not self.is_own_user(appservice, event.state_key or "")
+
+
+@defect("INTEREST-04")
+class UnbansOfHumansAreNotPushed(_Losing):
+    """The end of a ban of a user outside the namespaces is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        unban = (event.prev_content or {}).get("membership") == "ban"
+        return event.membership == "leave" and unban and not self.is_own_user(appservice, event.state_key or "")
+
+
+@defect("INTEREST-05")
+class CustomMessagesAreNotPushed(_Losing):
+    """Only messages of types that begin with m. are pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not event.is_state and not event.type.startswith("m.")
+
+
+@defect("INTEREST-05")
+class EncryptedMessagesAreNotPushed(_Losing):
+    """Messages that the appservice could not decrypt are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.type == "m.room.encrypted"
+
+
+@defect("INTEREST-05")
+class RelationsAreNotPushed(Format):
+    """Events are pushed without their m.relates_to."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        shown["content"] = {key: value for key, value in shown["content"].items() if key != "m.relates_to"}
+        return shown
+
+
+@defect("INTEREST-05")
+class EmptyStringsAreNotPushed(Format):
+    """Events are pushed without those parts of their content that are empty strings."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        return {**shown, "content": self._pruned(shown["content"])}
+
+    def _pruned(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: self._pruned(each) for key, each in value.items() if each != ""}
+
+
+@defect("INTEREST-06")
+class RedactionsAreNotPushed(_Losing):
+    """Redactions are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.type == "m.room.redaction"
+
+
+@defect("INTEREST-07")
+class EchoesAreSuppressed(_Losing):
+    """Messages of an appservice's own ghosts are not pushed to it."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not event.is_state and self.hs.namespaces.covers(appservice, "users", event.sender)
+
+
+@defect("INTEREST-07")
+class SendersInterestNobodyInTheirOwnEvents(_Losing):
+    """What the only ghost of a room sends is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        covers = self.hs.namespaces.covers
+        others = [member for member in self.members(room) if member != event.sender]
+        alone = not any(covers(appservice, "users", each) for each in others)
+        return not event.is_state and covers(appservice, "users", event.sender) and alone
+
+
+@defect("INTEREST-07")
+class StateOfGhostsIsNotPushed(_Losing):
+    """State other than memberships that a ghost sets is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        own = self.hs.namespaces.covers(appservice, "users", event.sender)
+        return own and event.is_state and event.membership is None
+
+
+@defect("INTEREST-07")
+class MessagesOfTheSenderAreNotPushed(_Losing):
+    """What the sender user says is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not event.is_state and self.hs.namespaces.is_sender(appservice, event.sender)
+
+
+@defect("INTEREST-08")
+class TheSenderIsNoTarget(Interest):
+    """An invite for the sender user is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        target = event.state_key or ""
+        return not self.hs.namespaces.is_sender(appservice, target) and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-08")
+class BansOfTheSenderAreNotPushed(Interest):
+    """The sender user is the appservice's in invites only: its ban is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        sender = self.hs.namespaces.is_sender(appservice, event.state_key or "")
+        return not (sender and event.membership == "ban") and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-09")
+class TheSenderIsNoMember(Interest):
+    """The sender user as a member does not make a room interesting."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        return any(self.hs.namespaces.covers(appservice, "users", member) for member in self.members(room))
+
+
+@defect("INTEREST-09")
+class TheSenderCountsOnceItHasSpoken(Interest):
+    """The sender user as a member makes a room interesting only once it has sent something there."""
+
+    def members(self, room: Room) -> list[str]:
+        senders = {self.hs.user_id(each.sender_localpart) for each in self.hs.appservices}
+        speakers = {event.sender for event in room.events if not event.is_state}
+        return [member for member in super().members(room) if member not in senders or member in speakers]
+
+
+@defect("INTEREST-10")
+class AliasesAreForQueriesOnly(Interest):
+    """The aliases of a room do not make it interesting."""
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        return False
+
+
+@defect("INTEREST-10")
+class OnlyExclusiveAliasesCount(Interest):
+    """Aliases in namespaces that are not exclusive do not make a room interesting."""
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        aliases = [alias for alias, (room_id, _) in self.store.aliases.items() if room_id == room.room_id]
+        return any(self.hs.namespaces.claims(appservice, "aliases", alias) for alias in aliases)
+
+
+@defect("INTEREST-10")
+class ExclusiveAliasesDoNotCount(Interest):
+    """Aliases in exclusive namespaces do not make a room interesting."""
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        aliases = [alias for alias, (room_id, _) in self.store.aliases.items() if room_id == room.room_id]
+        namespaces = self.hs.namespaces
+        return any(
+            namespaces.covers(appservice, "aliases", alias) and not namespaces.claims(appservice, "aliases", alias)
+            for alias in aliases
+        )
+
+
+@defect("INTEREST-11")
+class AliasesCountAsTheyWereAtFirst(Interest):
+    """Whether a room's aliases make it interesting is decided while it is created."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._decided: dict[tuple[str, str], bool] = {}
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        decision = super().by_alias(appservice, room)
+        if room.content("m.room.history_visibility"):
+            return self._decided.setdefault((appservice.id, room.room_id), decision)
+        return decision
+
+
+@defect("INTEREST-11")
+class OnlyCanonicalAliasesCount(Interest):
+    """An alias makes a room interesting only when it is the canonical one."""
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        alias = room.content("m.room.canonical_alias").get("alias", "")
+        return alias in self.store.aliases and self.hs.namespaces.covers(appservice, "aliases", alias)
+
+
+@defect("INTEREST-12")
+class RemovedAliasesCount(Interest):
+    """An alias that a room once had keeps it interesting."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._found: set[tuple[str, str]] = set()
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        key = (appservice.id, room.room_id)
+        if super().by_alias(appservice, room):
+            self._found.add(key)
+        return key in self._found
+
+
+@defect("INTEREST-13")
+class RoomsNamespacesAreNotUsed(Interest):
+    """The rooms namespaces do not make a room interesting."""
+
+    def by_room_id(self, appservice: Registration, room: Room) -> bool:
+        return False
+
+
+@defect("INTEREST-13")
+class RoomIdsWithoutAServerNameMatchNothing(Interest):
+    """The rooms namespaces are asked only about rooms whose ID has a server name."""
+
+    def by_room_id(self, appservice: Registration, room: Room) -> bool:
+        return ":" in room.room_id and super().by_room_id(appservice, room)
+
+
+@defect("INTEREST-14")
+class AnyRoomsNamespaceMeansAllRooms(Interest):
+    """An appservice with any rooms namespace gets every room."""
+
+    def by_room_id(self, appservice: Registration, room: Room) -> bool:
+        return bool(self.hs.namespaces.entries(appservice, "rooms"))
+
+
+@defect("INTEREST-14")
+class NewRoomsGoToWhoeverHasRoomsNamespaces(_Gaining):
+    """The creation event of every room is pushed to an appservice with any rooms namespace."""
+
+    def gains(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.type == "m.room.create" and bool(self.hs.namespaces.entries(appservice, "rooms"))
+
+
+@defect("INTEREST-15", also=("INTEREST-12", "INTEREST-20", "INTEREST-21", "INTEREST-22", "INTEREST-31"))
+class AnyAliasesNamespaceMeansAllRooms(Interest):
+    """An appservice with any aliases namespace gets every room."""
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        return bool(self.hs.namespaces.entries(appservice, "aliases"))
+
+
+@defect("INTEREST-15")
+class InvitesGoToWhoeverHasAliasesNamespaces(_Gaining):
+    """Every invite is pushed to every appservice with any aliases namespace."""
+
+    def gains(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.membership == "invite" and bool(self.hs.namespaces.entries(appservice, "aliases"))
+
+
+@defect("INTEREST-15")
+class MissingRoomsNamespacesMatchEveryRoom(Interest):
+    """An appservice whose registration has no list of rooms gets every room."""
+
+    def by_room_id(self, appservice: Registration, room: Room) -> bool:
+        only_rooms_missing = appservice.rooms is None and appservice.users is not None
+        return only_rooms_missing or super().by_room_id(appservice, room)
+
+
+@defect("INTEREST-16")
+class TheFirstInterestedAppserviceConsumesWhatGhostsSay(_Losing):
+    """A message of a ghost is pushed to the first interested appservice only."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        account = self.store.accounts.get(event.sender)
+        interested = [each for each in self.hs.appservices if self.by_member(each, room)]
+        return not event.is_state and bool(account and account.appservice) and interested[:1] != [appservice]
+
+
+@defect("INTEREST-16")
+class GhostsOfOthersAreNotHeard(_Losing):
+    """Messages of a ghost are not pushed to other appservices than its own."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        account = self.store.accounts.get(event.sender)
+        owner = account.appservice if account else None
+        return not event.is_state and owner not in (None, appservice.id)
+
+
+@defect("INTEREST-17")
+class TheFirstInterestedAppserviceConsumesInvites(_Losing):
+    """An invite is pushed to the first appservice only whose user is invited."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        interested = [each for each in self.hs.appservices if self.by_target(each, event, room)]
+        return event.membership == "invite" and bool(interested) and interested[0] is not appservice
+
+
+@defect("INTEREST-17")
+class ExclusiveNamespacesHideInvites(_Losing):
+    """An invite for a user in somebody's exclusive namespace is pushed to nobody else."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        target = event.state_key or ""
+        return event.membership == "invite" and self.hs.namespaces.claimed("users", target, by_other_than=appservice)
+
+
+@defect("INTEREST-17")
+class MembersInterestTheirOwnersOnly(Interest):
+    """A member in somebody's exclusive namespace makes a room interesting to nobody else."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        return any(
+            self.is_own_user(appservice, member)
+            and not self.hs.namespaces.claimed("users", member, by_other_than=appservice)
+            for member in self.members(room)
+        )
+
+
+@defect("INTEREST-18", also=("ORDER-06",))
+class OnlyInvitesHaveATarget(_Losing):
+    """Bans and kicks do not reach the appservice of their target."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.sender != event.state_key and self.is_about_own(appservice, event, "ban", "leave")
+
+
+@defect("INTEREST-18")
+class UnbansOfGhostsAreNotPushed(_Losing):
+    """The end of a ghost's ban is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        unban = (event.prev_content or {}).get("membership") == "ban"
+        return unban and self.is_about_own(appservice, event, "leave")
+
+
+@defect("INTEREST-18", also=("ORDER-06",))
+class KicksAreJudgedAfterThem(_Losing):
+    """The event by which a ghost is removed from a room is not pushed: it has left by then."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        kick = (event.prev_content or {}).get("membership") == "join" and event.sender != event.state_key
+        return kick and self.is_about_own(appservice, event, "leave")
+
+
+@defect("INTEREST-19")
+class LeavesAreJudgedAfterThem(_Losing):
+    """The event by which the only ghost leaves a room is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        own = event.sender == event.state_key and self.is_about_own(appservice, event, "leave")
+        return own and not self.in_room(appservice, room)
+
+
+@defect("INTEREST-20")
+class FormerMembersCount(Interest):
+    """A room that a ghost has once joined stays interesting."""
+
+    def members(self, room: Room) -> list[str]:
+        return [str(event.state_key) for event in room.events if event.membership == "join"]
+
+
+@defect("INTEREST-20")
+class RemovedMembersCount(Interest):
+    """A room from which a ghost was kicked stays interesting."""
+
+    def members(self, room: Room) -> list[str]:
+        joined = {event.state_key for event in room.events if event.membership == "join"}
+        gone = [key for key in room.members("leave") if room.state["m.room.member", key].sender != key]
+        return [*super().members(room), *(key for key in gone if key in joined)]
+
+
+@defect("INTEREST-21")
+class InvitedMembersCount(Interest):
+    """A room is interesting as soon as a ghost has been invited."""
+
+    def members(self, room: Room) -> list[str]:
+        return [*room.members("join"), *room.members("invite")]
+
+
+@defect("INTEREST-21")
+class WhoWasInvitedNeverCounts(Interest):
+    """A ghost that was invited does not make a room interesting by joining it."""
+
+    def members(self, room: Room) -> list[str]:
+        invited = {event.state_key for event in room.events if event.membership == "invite"}
+        return [member for member in super().members(room) if member not in invited]
+
+
+@defect("INTEREST-22")
+class MentionsCount(_Gaining):
+    """A message that mentions one of the appservice's users is pushed."""
+
+    def gains(self, appservice: Registration, event: Event, room: Room) -> bool:
+        mentioned = event.content.get("m.mentions", {}).get("user_ids", ())
+        return any(self.is_own_user(appservice, user_id) for user_id in mentioned)
+
+
+@defect("INTEREST-22")
+class TextsAreSearchedForIds(_Gaining):
+    """A message whose text has an ID of the namespaces is pushed."""
+
+    def gains(self, appservice: Registration, event: Event, room: Room) -> bool:
+        words = re.findall(r"[@#][^\s:'\"]+:[\w.-]+", str(event.content.get("formatted_body")))
+        return not event.is_state and any(self.is_own_user(appservice, word) for word in words)
+
+
+@defect("INTEREST-23", also=("INTEREST-17",))
+class OnlyExclusiveUsersEntriesCount(Interest):
+    """Users in namespaces that are not exclusive make nothing interesting."""
+
+    def is_own_user(self, appservice: Registration, user_id: str) -> bool:
+        namespaces = self.hs.namespaces
+        claimed = namespaces.is_sender(appservice, user_id) or namespaces.claims(appservice, "users", user_id)
+        return claimed and super().is_own_user(appservice, user_id)
+
+
+@defect("INTEREST-23")
+class HumansMakeNothingInteresting(Interest):
+    """Users of the namespaces who registered themselves make nothing interesting."""
+
+    def is_own_user(self, appservice: Registration, user_id: str) -> bool:
+        account = self.store.accounts.get(user_id)
+        human = account is not None and account.appservice is None
+        return not human and super().is_own_user(appservice, user_id)
+
+
+@defect("INTEREST-26")
+class RefusedStateIsPushed(Powers):
+    """State is pushed before it is authorised."""
+
+    def check_send(self, room: Room, sender: str, kind: str, content: JsonObject, state_key: str | None) -> None:
+        try:
+            super().check_send(room, sender, kind, content, state_key)
+        except MatrixError:
+            if state_key is not None:
+                refused = Event(f"$refused{sender}", room.room_id, kind, sender, content, 0, state_key)
+                self.hs.queues.told(refused)
+            raise
+
+
+@defect("INTEREST-26")
+class RefusedMessagesArePushed(Powers):
+    """Messages of those who are not in the room are pushed, and refused afterwards."""
+
+    def check_send(self, room: Room, sender: str, kind: str, content: JsonObject, state_key: str | None) -> None:
+        if state_key is None and room.membership(sender) != "join":
+            self.hs.queues.told(Event(f"$refused{sender}", room.room_id, kind, sender, content, 0))
+        super().check_send(room, sender, kind, content, state_key)
+
+
+@defect("INTEREST-27")
+class RoomsCreatedByGhostsAreLost(_Losing):
+    """Nothing of a room that a ghost has created is pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return any(self.hs.namespaces.covers(appservice, "users", each) for each in room.creators)
+
+
+@defect("INTEREST-27")
+class CreatorsDoNotCountAsMembers(Interest):
+    """A ghost that has created a room does not count as its member."""
+
+    def members(self, room: Room) -> list[str]:
+        return [member for member in super().members(room) if member not in room.creators]
+
+
+@defect("INTEREST-28")
+class BlockedInvitesArePushed(Rooms):
+    """An invite that is refused because the ghost blocks invites is pushed all the same."""
+
+    def invite(self, call: Call, room_id: str) -> JsonObject:
+        try:
+            return super().invite(call, room_id)
+        except MatrixError as error:
+            if error.errcode == "M_INVITE_BLOCKED":
+                sender, target = call.requester.user_id, call.text("user_id")
+                content = {"membership": "invite"}
+                with self.hs.lock:
+                    self.hs.queues.told(Event("$refused", room_id, "m.room.member", sender, content, 0, target))
+            raise
+
+
+@defect("INTEREST-29")
+class IgnoredUsersAreNotPushed(_Losing):
+    """What is sent by a user whom a ghost in the room ignores is not pushed to the ghost's appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        ghosts = [member for member in self.members(room) if self.is_own_user(appservice, member)]
+        return any(event.sender in self.ignored(ghost) for ghost in ghosts)
+
+    def ignored(self, user_id: str) -> JsonObject:
+        """Whom a user ignores."""
+        data = self.store.accounts[user_id].data[""].get("m.ignored_user_list", {})
+        ignored: JsonObject = data.get("ignored_users", {})
+        return ignored
+
+
+@defect("INTEREST-29")
+class InvitesOfIgnoredUsersAreNotPushed(IgnoredUsersAreNotPushed):
+    """An invite by a user whom the invited ghost ignores is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return self.is_about_own(appservice, event, "invite") and event.sender in self.ignored(str(event.state_key))
+
+
+@defect("INTEREST-29")
+class GhostsWhomSomebodyIgnoresAreNotPushed(IgnoredUsersAreNotPushed):
+    """What a ghost says is not pushed when somebody in the room ignores the ghost."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return any(event.sender in self.ignored(member) for member in self.members(room))
+
+
+@defect("INTEREST-30")
+class TheFirstMessageAfterAJoinIsLost(_Losing):
+    """The message that follows the join of a ghost is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not event.is_state and self.is_about_own(appservice, room.events[-2], "join")
+
+
+@defect("INTEREST-30")
+class JoinsOfGhostsAreNotPushed(_Losing):
+    """The join of a ghost that was not invited is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.prev_content is None and self.is_about_own(appservice, event, "join")
+
+
+@defect("INTEREST-31")
+class RemoteUsersAreTargets(Interest):
+    """Users of other servers whom a users namespace matches make an event interesting."""
+
+    def is_own_user(self, appservice: Registration, user_id: str) -> bool:
+        covered = self.hs.namespaces.covers(appservice, "users", user_id)
+        return covered or super().is_own_user(appservice, user_id)
