@@ -7,6 +7,7 @@ import pytest
 from conformance.appservice.fleet import Appservice
 from conformance.homeserver.signup import Signup
 from conformance.homeserver.users import User
+from conformance.lanes.lane import Lanes
 from conformance.run import Run
 from conformance.running import run_key
 
@@ -54,9 +55,21 @@ def q(run: Run) -> Appservice:
 
 
 @pytest.fixture
+def legacy(run: Run) -> Appservice:
+    """L, which knows the legacy routes only; its transactions belong to its lane."""
+    return run.appservice("L")
+
+
+@pytest.fixture
 def v1(run: Run) -> Appservice:
     """V1, whose regex ends in the server name; the first that is made to fail."""
     return run.appservice("V1")
+
+
+@pytest.fixture
+def v4(run: Run) -> Appservice:
+    """V4, which receives ephemeral data as A does; made to fail for long once its lane begins."""
+    return run.appservice("V4")
 
 
 @pytest.fixture
@@ -87,6 +100,12 @@ def human2(run: Run) -> User:
 def human3(run: Run) -> User:
     """H3, a fourth ordinary user, who shares no room with anybody unless a check says so."""
     return run.humans[3]
+
+
+@pytest.fixture
+def lanes(run: Run) -> Lanes:
+    """What the lanes have observed: `lanes[V1].first.get()`."""
+    return run.lanes
 
 
 @pytest.fixture

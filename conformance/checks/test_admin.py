@@ -155,10 +155,15 @@ def test_registering_with_inhibit_login_yields_no_token(a: Appservice) -> None:
 def test_a_ghost_registers_once(run: Run, a: Appservice) -> None:
     """Registering the same ghost twice is refused with 400 M_USER_IN_USE."""
     ghost = a.ghost()
+    path = f"/profile/{segment(ghost.user_id)}/displayname"
+    ghost.provoke("PUT", path, json={"displayname": "the first"})
+    before = ghost.call("GET", path).json.get("displayname")
     logging_in: list[dict[str, bool]] = [] if lacks_legacy_login(login_flows(run)) else [{"inhibit_login": False}]
     for content in [{}, *logging_in]:
         answer = a.register(ghost.localpart, **content)
         must_be_code(answer, 400, "M_USER_IN_USE", f"{ghost} registered once more with {content or 'inhibit_login'}")
+        name = ghost.call("GET", path).json.get("displayname")
+        expect(name == before, f"the display name of {ghost} as before: {before}", name, answer.exchange)
 
 
 @requirement("ADMIN-06")

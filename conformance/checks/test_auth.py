@@ -90,6 +90,16 @@ def test_third_party_lookups_carry_the_token(run: Run, a: Appservice, human: Use
     _each_carries_its_token(run, *_LOOKUPS)
 
 
+def _ask_and_look_up(run: Run, a: Appservice, human: User) -> None:
+    """Give the homeserver a reason for each kind of query and look-up at A."""
+    human.provoke("POST", f"/join/{segment(run.alias(a.fresh_localpart()))}", json={})
+    room, ghost = human.create_room(), a.unregistered()
+    human.provoke("POST", f"/rooms/{segment(room)}/invite", json={"user_id": ghost.user_id})
+    human.provoke("GET", "/thirdparty/protocol/hqp-look")
+    human.provoke("GET", "/thirdparty/user/hqp-look", query=KNOWN_USER_FIELDS)
+    human.provoke("GET", "/thirdparty/location/hqp-look", query=KNOWN_LOCATION_FIELDS)
+
+
 @requirement("AUTH-05", last=True)
 def test_pings_carry_the_token(run: Run, a: Appservice) -> None:
     """Every ping has exactly one `Authorization` header: Bearer and the appservice's `hs_token`."""
@@ -119,6 +129,7 @@ def test_a_token_in_the_query_is_that_of_the_header(run: Run, a: Appservice, hum
 def test_old_homeservers_send_the_token_in_the_query(run: Run, a: Appservice, human: User) -> None:
     """Up to v1.3 every request carries the `hs_token` in the query parameter `access_token`."""
     _deliver(human, a)
+    _ask_and_look_up(run, a, human)
     for member, request in _requests(run):
         values = credentials.query_tokens(request)
         expect(values, "an access_token query parameter", "none", request)
@@ -141,6 +152,8 @@ def test_no_request_gives_away_other_tokens(run: Run, a: Appservice, human: User
     """No `as_token` and no user's access token reaches an appservice: in no header, no URL, no body."""
     _deliver(human, a)
     human.provoke("GET", "/thirdparty/user/hqp-look", query=KNOWN_USER_FIELDS)
+    in_the_query = KNOWN_USER_FIELDS | {"access_token": human.token}  # where that is no longer taken, nobody is asked
+    human.provoke("GET", "/thirdparty/user/hqp-look", token=None, query=in_the_query)
     labels = dict.fromkeys(credentials.tokens_given(run.journal), "an access token that the homeserver gave out")
     labels |= dict.fromkeys(run.humans.tokens, "a human's access token")
     labels |= {member.registration.as_token: f"the as_token of {member}" for member in run.fleet}

@@ -64,6 +64,14 @@ def try_to_send(user: User, room: str, **options: Any) -> tuple[Response, str]:
     return user.call("PUT", path, json={"msgtype": "m.text", "body": body}, **options), body
 
 
+def must_speak(user: User, room: str, observer: User) -> None:
+    """What is sent in somebody's name has to be that user's message."""
+    answer, _ = try_to_send(user, room)
+    expect(answer.ok, f"2xx for a message of {user}, who is in the room", answer, answer.exchange)
+    sender = observer.event(room, str(answer.json.get("event_id"))).get("sender")
+    expect(sender == user.user_id, f"a message of {user}", f"sender {sender}", answer.exchange)
+
+
 def sent(observer: User, room: str, body: str) -> list[dict[str, Any]]:
     """The messages with a text in a room, as somebody there sees it."""
     return [event for event in observer.timeline(room) if event.get("content", {}).get("body") == body]
@@ -86,12 +94,12 @@ def membership(observer: User, room: str, user: User) -> dict[str, Any]:
 @requirement("IDENT-01")
 def test_the_token_alone_is_the_sender(a: Appservice, human: User) -> None:
     """With the `as_token` and no `user_id` the appservice acts as its sender user, also just after it was a ghost."""
-    a.ghost().whoami()
+    ghost, room = a.ghost(), human.create_room()
+    ghost.whoami()
     must_be(a.sender.whoami(), a.sender, "with the as_token and no user_id")
-    room = human.create_room()
+    ghost.call("POST", f"/join/{segment(room)}", json={})  # whether it can is IDENT-12
     a.sender.join(room)
-    event = human.event(room, a.sender.send(room))
-    expect(event.get("sender") == a.sender.user_id, f"a message of {a.sender}", f"sender {event.get('sender')}")
+    must_speak(a.sender, room, human)
 
 
 @requirement("IDENT-02")
@@ -103,8 +111,7 @@ def test_a_user_id_makes_the_caller_that_ghost(a: Appservice, human: User) -> No
         must_be(ghost.whoami(), ghost, f"with user_id {ghost}")
     for ghost in ghosts:
         ghost.join(room)
-        event = human.event(room, ghost.send(room))
-        expect(event.get("sender") == ghost.user_id, f"a message of {ghost}", f"sender {event.get('sender')}")
+        must_speak(ghost, room, human)
 
 
 @requirement("IDENT-03")
@@ -347,6 +354,7 @@ def test_the_ghosts_permissions_decide(a: Appservice, human: User) -> None:
     """What a request with a `user_id` may do depends on the ghost's permissions, not on the sender user's."""
     ghost, outside, room = acting_ghost(a), acting_ghost(a), human.create_room()
     topic = f"/rooms/{segment(room)}/state/m.room.topic"
+    _control_authors(ghost, a.sender, human)
     ghost.join(room)
     answer, _ = try_to_send(ghost, room)
     expect(answer.ok, f"2xx for a message of {ghost}, a member, while the sender user is none", answer, answer.exchange)
@@ -365,6 +373,17 @@ def test_the_ghosts_permissions_decide(a: Appservice, human: User) -> None:
     answer = ghost.call("PUT", topic, json={"topic": "no moderator's"})
     expected = f"403 for a topic of {ghost}, no moderator, while the sender user is one"
     expect(answer.status == 403, expected, answer, answer.exchange)
+
+
+def _control_authors(ghost: User, sender: User, human: User) -> None:
+    """The control: in a room where both ghost and sender may do it, what the ghost does is the ghost's."""
+    room = human.create_room()
+    for user in (ghost, sender):
+        user.join(room)
+        human.promote(room, user)
+    for event_id in (ghost.send(room), ghost.set_state(room, "m.room.topic", {"topic": "somebody's"})):
+        seen = human.event(room, event_id).get("sender")
+        control(seen == ghost.user_id, f"what {ghost} sends comes from {seen} (IDENT-02, IDENT-13)")
 
 
 @requirement("IDENT-16")

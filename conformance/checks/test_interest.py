@@ -122,12 +122,16 @@ def test_redactions_reach_the_appservice(a: Appservice, human: User) -> None:
 def test_what_a_ghost_sends_comes_back(a: Appservice, human: User) -> None:
     """The sender is a member of the room as well: what the appservice itself sends is pushed to it."""
     room = human.create_room()
-    ghosts = [a.ghost(), a.ghost()]
-    for ghost in ghosts:
+    for which in ("the only ghost of a room", "a second ghost"):
+        ghost = a.ghost()
         ghost.join(room)
-    _warm_up(a, human, room)
-    for ghost in ghosts:
-        a.must_receive(ghost.send(room), "a message that a ghost has sent")
+        _warm_up(a, human, room)
+        a.must_receive(ghost.send(room), f"a message that {which} has sent")
+    human.promote(room, ghost)
+    a.await_event(human.set_state(room, "m.room.topic", {"topic": "a human's"}))
+    a.must_receive(ghost.set_state(room, "m.room.topic", {"topic": "a ghost's"}), "state that a ghost has set")
+    a.sender.join(room)
+    a.must_receive(a.sender.send(room), "a message that the sender user has sent in a room with ghosts")
 
 
 @requirement("INTEREST-08")
@@ -137,6 +141,12 @@ def test_an_invite_for_the_sender_reaches_the_appservice(run: Run, a: Appservice
     room = human.create_room(preset="private_chat")
     human.invite(room, a.sender)
     a.must_receive(human.member_event(room, a.sender), "the invite for the sender user")
+    room, ghost = human.create_room(), a.ghost()
+    human.ban(room, ghost)
+    a.await_event(human.member_event(room, ghost))
+    room = human.create_room()
+    human.ban(room, a.sender)
+    a.must_receive(human.member_event(room, a.sender), "the ban of the sender user")
 
 
 @requirement("INTEREST-09")
@@ -255,6 +265,13 @@ def test_exclusive_namespaces_hide_nothing(run: Run, a: Appservice, b: Appservic
     invite = human.member_event(room, shared)
     for appservice in (a, b):
         appservice.must_receive(invite, "the invite for a ghost that both A and B are interested in")
+    run.markers.pass_by("A", "B")
+    room = human.create_room()
+    a.ghost("hqa-shared-").join(room)
+    human.send(room)
+    message = human.send(room)
+    for appservice in (a, b):
+        appservice.must_receive(message, "a message in a room with a ghost that both A and B are interested in")
 
 
 @requirement("INTEREST-18")
@@ -285,16 +302,23 @@ def test_a_ghosts_leave_reaches_its_appservice(a: Appservice, human: User) -> No
 
 @requirement("INTEREST-20")
 def test_a_room_that_the_ghost_has_left_is_not_interesting(run: Run, a: Appservice, human: User) -> Quiet:
-    """Only joined members count: after the ghost has left, messages are not pushed."""
-    room = human.create_room()
-    ghost = a.ghost()
-    ghost.join(room)
-    _warm_up(a, human, room)
-    ghost.leave(room)
-    late = human.send(room)
+    """Only joined members count: after the ghost has left, or was removed, messages are not pushed."""
+    late = {}
+    for how in ("left", "been kicked", "been banned"):
+        room, ghost = human.create_room(), a.ghost()
+        ghost.join(room)
+        _warm_up(a, human, room)
+        if how == "left":
+            ghost.leave(room)
+        elif how == "been kicked":
+            human.kick(room, ghost)
+        else:
+            human.ban(room, ghost)
+        late[how] = human.send(room)
     run.markers.pass_by("A")
     yield
-    a.must_not_receive(late, "a message sent after the only ghost had left")
+    for how, event in late.items():
+        a.must_not_receive(event, f"a message sent after the only ghost had {how}")
 
 
 @requirement("INTEREST-21")

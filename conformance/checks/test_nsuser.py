@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from conformance.appservice.fleet import Appservice
 from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.signup import Signup
@@ -35,6 +37,18 @@ def test_humans_cannot_take_the_names_of_ghosts(a: Appservice, signup: Signup) -
     a.ghost()  # that A can register ghosts at all is NSUSER-08
     later = a.register(localpart)
     expect(later.ok, f"A can register {localpart} after that", later, answer.exchange, later.exchange)
+    began = signup.first(signup.names.fresh("human-"))
+    if not began.stages:
+        return  # the rest of the way is not open to the suite
+    localpart = a.fresh_localpart()
+    changed = signup.finish(replace(began, localpart=localpart, body={**began.body, "username": localpart}))
+    expect(
+        not (changed.ok and str(changed.json.get("user_id")).startswith(f"@{localpart}:")),
+        f"no account {localpart} for a human who began to register as {began.localpart}",
+        f"{changed} {changed.json.get('user_id', '')}",
+        began.exchange,
+        changed.exchange,
+    )
 
 
 @requirement("NSUSER-02")
@@ -186,6 +200,7 @@ def test_capitals_do_not_open_an_exclusive_namespace(run: Run, a: Appservice, si
 def test_names_with_an_underscore_are_the_appservices(run: Run, a: Appservice, signup: Signup) -> None:
     """The namespace `@_hqa_.*` is closed to humans and open to its appservice."""
     signup.must_reserve(a.prefix)
+    signup.must_reserve("hqa2-", otherwise="REG-08")
     attempt = signup.first(run.names.fresh("_hqa_"))
     code = attempt.response.errcode
     expect(
@@ -196,8 +211,9 @@ def test_names_with_an_underscore_are_the_appservices(run: Run, a: Appservice, s
     )
     caution(attempt.exclusive or not run.strict, "M_EXCLUSIVE", attempt, attempt.exchange)
     a.ghost()  # that A can register ghosts at all is NSUSER-08
-    answer = a.register(attempt.localpart)
-    expect(answer.status == 200, f"200 when A registers {attempt.localpart}", answer, answer.exchange)
+    localpart = run.names.fresh("_hqa_")  # whether the refused name is still free is NSUSER-01
+    answer = a.register(localpart)
+    expect(answer.status == 200, f"200 when A registers {localpart}", answer, answer.exchange)
 
 
 @requirement("NSUSER-14")

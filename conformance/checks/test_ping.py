@@ -6,17 +6,22 @@ But for PING-15, B is the one to be pinged: its id needs no encoding.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from conformance.appservice.endpoint import Endpoint
 from conformance.appservice.fleet import Appservice, events_of
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import Answer, always, answer
+from conformance.appservice.script import Answer, Reply, always, answer, closed_unanswered, redirect
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
+from conformance.lanes.lane import Lanes
+from conformance.lanes.q import Q, say_close
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.schemas import problems
 from conformance.verdict import Broken, Inconclusive, control, expect, listing, prefer, record
 from conformance.wire.exchange import Exchange, NotJson
+from conformance.wire.journal import Journal
 
 #: Seconds that a ping of an appservice that is not there may take.
 _SLOW = 60.0
@@ -73,6 +78,21 @@ def test_a_ping_needs_no_transaction_id(run: Run, b: Appservice) -> None:
         expect(not wrong, "a ping without transaction_id, or with a string", listing(wrong), request)
 
 
+@requirement("PING-05")
+def test_the_duration_of_a_ping_is_told(run: Run, b: Appservice) -> None:
+    """`duration_ms` is the whole number of milliseconds that the ping took."""
+    _must_work(b, run)
+    held = max(0.3, 1.2 * run.budgets.scale)
+    pong = _ping_answered(b, answer(delay=held))
+    control(pong.status == 200, f"a ping that is answered after {held:g} s is answered {pong}", pong.exchange)
+    told, waited = pong.json.get("duration_ms"), pong.exchange.seconds or 0.0
+    whole = isinstance(told, int | float) and not isinstance(told, bool) and told == int(told)
+    expect(whole, "an integer duration_ms", repr(told), pong.exchange)
+    least, most = held * 1000 - 100, waited * 1000 + 50
+    expected = f"a duration_ms of at least {least:.0f}, and at most the {most:.0f} that the caller waited"
+    expect(least <= pong.json["duration_ms"] <= most, expected, told, pong.exchange)
+
+
 @requirement("PING-06")
 def test_an_error_of_the_appservice_is_a_bad_status(run: Run, b: Appservice) -> None:
     """Whatever error the appservice answers its ping with, the call is answered 502 M_BAD_STATUS."""
@@ -114,6 +134,20 @@ def test_an_appservice_that_is_down_is_a_failed_connection(run: Run, b: Appservi
         pong,
         pong.exchange,
     )
+
+
+@requirement("PING-09", lane=Q)
+def test_a_ping_that_is_not_answered_times_out(run: Run, lanes: Lanes, q: Appservice) -> None:
+    """Q reads the ping and never answers: 504 M_CONNECTION_TIMEOUT."""
+    _must_work(q, run)
+    hung = lanes[Q].ping.get()
+    control(hung.requests, f"no ping arrived at {q}", hung.call.exchange)
+    if isinstance(hung.call, NoAnswer):
+        raise Inconclusive(f"the call was not answered within --block-wait {run.budgets.block:g} s", hung.call.exchange)
+    right = hung.call.status == 504 and hung.call.errcode == "M_CONNECTION_TIMEOUT"
+    expected = "504 M_CONNECTION_TIMEOUT for an appservice that does not answer its ping"
+    expect(right, expected, hung.call, hung.call.exchange, *hung.requests[:1])
+    record(f"the homeserver gives a ping up after {hung.call.exchange.seconds or 0:.1f} s")
 
 
 @requirement("PING-10")
@@ -213,6 +247,39 @@ def test_a_ping_is_no_transaction(run: Run, b: Appservice, human: User) -> None:
             expect(not empty, f"no transaction on account of the ping {name!r}", "an empty one of its name", exchange)
 
 
+@requirement("PING-18", before=Q)
+def test_a_closed_connection_is_a_failed_connection(run: Run, q: Appservice) -> None:
+    """Q reads the ping and closes the connection without a byte: 502 M_CONNECTION_FAILED."""
+    say_close(q)
+    _must_work(q, run)
+    marker = run.journal.marker()
+    pong = _ping_answered(q, closed_unanswered())
+    pings = q.requests(Kind.PING, marker)
+    control(pings, f"no ping arrived at {q}", pong.exchange)
+    failed = pong.status == 502 and pong.errcode == "M_CONNECTION_FAILED"
+    timed_out = pong.status == 504 and pong.errcode == "M_CONNECTION_TIMEOUT"
+    expected = "502 M_CONNECTION_FAILED for an appservice that closes the connection of its ping"
+    expect(failed or timed_out, expected, pong, pong.exchange, *pings[:1])
+    prefer(failed, expected, pong, pong.exchange, *pings[:1])
+
+
+@requirement("PING-20")
+def test_a_redirect_is_no_pong(run: Run, b: Appservice) -> None:
+    """How a redirect is reported, and whether it is followed to another port, token and all: recorded."""
+    _must_work(b, run)
+    elsewhere, url = Journal(), urlsplit(b.registration.url or "")
+    with Endpoint(elsewhere) as endpoint:
+        bound = b.listener.host if b.listener else ""
+        listener = endpoint.listen("elsewhere", bound, 0, lambda exchange: answer(404))
+        pong = _ping_answered(b, redirect(f"{url.scheme}://{url.hostname}:{listener.port}/nowhere"))
+        followed = list(elsewhere)
+    known = pong.status == 502 and pong.errcode in ("M_BAD_STATUS", "M_CONNECTION_FAILED")
+    expect(known, "502 M_BAD_STATUS or M_CONNECTION_FAILED for a ping that is redirected", pong, pong.exchange)
+    shown = [each for each in followed if b.registration.hs_token.encode() in each.raw_head]
+    where = "not followed" if not followed else f"followed {'with' if shown else 'without'} the hs_token"
+    record(f"a redirect is reported as {pong.errcode}, and {where}", pong.exchange)
+
+
 def _path(appservice: Appservice) -> str:
     return f"/_matrix/client/v1/appservice/{segment(appservice.registration.id)}/ping"
 
@@ -234,7 +301,7 @@ def _must_work(appservice: Appservice, run: Run) -> None:
     control(any(isinstance(_body(each), dict) for each in pings), f"no ping arrived at {appservice}", pong.exchange)
 
 
-def _ping_answered(appservice: Appservice, reply: Answer) -> Response:
+def _ping_answered(appservice: Appservice, reply: Reply) -> Response:
     """Have an appservice ask for a ping that it answers in some way."""
     with appservice.scripted(Kind.PING, always(reply)):
         return _ping(appservice, {"transaction_id": "answered"})

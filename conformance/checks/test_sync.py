@@ -62,6 +62,8 @@ def test_a_ghosts_sync_has_its_own_rooms_only(run: Run, a: Appservice, human: Us
 def test_a_devices_sync_has_its_messages_only(run: Run, a: Appservice, human: User) -> None:
     """With `device_id`, `to_device` has what was sent to that device of the ghost, not what another was sent."""
     ghost = a.ghost()
+    plain = _sync(ghost)
+    control(_position(plain), f"a ghost's sync without a device is answered {plain} (SYNC-01)", plain.exchange)
     devices = [_device(a, ghost, run.names.fresh("HQDEV")) for _ in range(2)]
     path = f"/sendToDevice/org.hq.device/{run.names.fresh('t')}"
     messages = {str(ghost): {device: {"for": device} for device in devices}}

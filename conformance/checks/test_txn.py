@@ -13,11 +13,15 @@ from conformance.catalogue.versions import Version
 from conformance.homeserver.client import segment
 from conformance.homeserver.users import User
 from conformance.judges import events as event_judges
+from conformance.judges import sameness
 from conformance.judges import transactions as judges
 from conformance.judges.events import unsigned_of
-from conformance.requirement import requirement
+from conformance.lanes.lane import Lanes
+from conformance.lanes.v1 import V1
+from conformance.lanes.v2 import V2
+from conformance.requirement import Quiet, requirement
 from conformance.run import Run
-from conformance.verdict import Blocked, Inconclusive, expect, listing, prefer, record
+from conformance.verdict import Blocked, Inconclusive, caution, control, expect, listing, prefer, record
 from conformance.wire.exchange import Direction, Exchange
 
 
@@ -250,6 +254,76 @@ def test_acknowledged_ids_are_not_used_again(run: Run, a: Appservice, b: Appserv
         expect(reused is None, f"other ids for other events at {member}", "an acknowledged one again", *(reused or ()))
 
 
+@requirement("TXN-11", lane=V1)
+def test_a_retry_has_the_same_id(lanes: Lanes) -> None:
+    """A transaction that failed is tried again under the same ID until it is accepted."""
+    first = lanes[V1].first.get()
+    (event,) = first.outage.sent
+    carriers = [each for each in first.outage.attempts if event.encode() in each.first.request_body]
+    evidence = [each.first for each in carriers[:3]]
+    if len(carriers) < 2:
+        raise Blocked("RETRY-01", "there was no second attempt", *evidence)
+    for attempt in carriers:
+        for exchange in attempt.exchanges:
+            txn_id = judges.transaction_id(exchange)
+            expected = f"the ID {carriers[0].txn_id} in every attempt with the event"
+            expect(txn_id == carriers[0].txn_id, expected, txn_id, carriers[0].first, exchange)
+
+
+@requirement("TXN-12", lane=V1)
+def test_a_retry_has_the_same_events(lanes: Lanes) -> None:
+    """All attempts with one ID have the same events in the same order, but for their age."""
+    outage = lanes[V1].first.get().outage
+    if len(outage.pending) < 2:
+        raise Blocked("RETRY-01", "there was no second attempt", *(each.first for each in outage.pending))
+    altered = sameness.alteration(outage.pending)
+    seen, evidence = (altered[0], altered[1:]) if altered else ("", ())
+    expect(altered is None, "the same events in each attempt of a transaction", seen, *evidence)
+
+
+@requirement("TXN-13", lane=V2)
+def test_nothing_is_added_to_a_failed_transaction(lanes: Lanes) -> None:
+    """Events that are sent during an outage never join a transaction that has failed; they come in others."""
+    backlog = lanes[V2].backlog.get()
+    outage = backlog.outage
+    if len(outage.pending) < 2:
+        raise Blocked("RETRY-02", "there was no second attempt", *(each.first for each in outage.pending))
+    intruder = sameness.added(outage.attempts, outage.late)
+    seen, evidence = (f"{intruder[0]} added", (outage.pending[0].first, intruder[1])) if intruder else ("", ())
+    expect(intruder is None, "no later event in a transaction that is being retried", seen, *evidence)
+
+
+@requirement("TXN-14", lane=V1)
+def test_a_retry_is_not_brought_up_to_date(lanes: Lanes) -> None:
+    """What is redacted or overwritten after the first attempt stays as it was in the following ones."""
+    for altered in lanes[V1].altered.get():
+        carrying = [each for each in altered.outage.attempts if altered.event in sameness.ids_of(each)]
+        evidence = [each.first for each in carrying[:3]]
+        same = [each for each in carrying if each.txn_id == carrying[0].txn_id]
+        if len(same) < 2:
+            raise Blocked("RETRY-01", "there was no second attempt with the event and its ID", *evidence)
+        changed = sameness.alteration(same)
+        seen, exchanges = (changed[0], changed[1:]) if changed else ("", ())
+        expect(changed is None, f"{altered.what} as it was first pushed, in each attempt", seen, *exchanges)
+        told = [exchange for each in same for exchange in each.exchanges if sameness.tells_redaction(exchange)]
+        caution(not told, "no word of the redaction in the retried transaction", "redacted_because", *told[:1])
+
+
+@requirement("TXN-15", lane=V1)
+def test_a_transaction_without_an_answer_is_sent_again(lanes: Lanes) -> None:
+    """When the acknowledgement is lost, the same transaction comes again with the same events."""
+    for single in lanes[V1].lost_answers.get():
+        evidence = [each.first for each in single.attempts[:3]]
+        failed = single.attempts and not single.attempts[0].acknowledged
+        control(failed, "the transaction that was cut off was not the one with the message", *evidence)
+        again = len(single.attempts) > 1
+        expect(again, f"the transaction again after the connection was {single.name}", "nothing more", *evidence)
+        ids = {each.txn_id for each in single.attempts}
+        expect(len(ids) == 1, f"the same ID after the connection was {single.name}", f"{len(ids)} IDs", *evidence)
+        altered = sameness.alteration(single.attempts)
+        expect(altered is None, "the same events again", altered[0] if altered else "", *evidence)
+
+
 @requirement("TXN-16", last=True)
 def test_events_are_delivered_once(run: Run, a: Appservice, b: Appservice, c: Appservice, human: User) -> None:
     """A healthy appservice gets an event under one transaction id, however many reasons it has to be interested."""
@@ -295,6 +369,18 @@ def test_nothing_of_a_burst_is_lost(run: Run, a: Appservice, human: User, human1
     missing = a.still_missing(sent, marker)
     lost = f"{len(missing)} of {len(sent)} missing: {listing(sorted(missing), 3)}"
     expect(not missing, "every acknowledged message of a burst pushed", lost)
+
+
+@requirement("TXN-18")
+def test_an_acknowledged_transaction_does_not_come_again(run: Run, a: Appservice, human: User) -> Quiet:
+    """What was answered 200 is not sent again, within three times the quiet window and in all of the run."""
+    room = _room_of(a, human)
+    for _ in range(3):
+        a.await_event(human.send(room))
+        run.markers.pass_by("A")
+    yield
+    again = judges.repeated(a.transactions())
+    expect(again is None, "each acknowledged transaction once", "one of them again", *(again or ()))
 
 
 @requirement("TXN-19")

@@ -118,6 +118,18 @@ def _answered_before(earlier: Exchange, later: Exchange) -> bool:
     return earlier.answer_from is not None and earlier.answer_from <= later.started
 
 
+def repeated(transactions: Iterable[Exchange]) -> tuple[Exchange, Exchange] | None:
+    """A transaction of one appservice that was acknowledged on the present route, and a later one with its id."""
+    done: dict[str, Exchange] = {}
+    for exchange in transactions:
+        earlier = done.get(transaction_id(exchange))
+        if earlier is not None and _answered_before(earlier, exchange):
+            return earlier, exchange
+        if acknowledged(exchange):
+            done.setdefault(transaction_id(exchange), exchange)
+    return None
+
+
 def delivered_twice(transactions: Iterable[Exchange]) -> tuple[str, Exchange, Exchange] | None:
     """An event that one appservice got twice, in transactions with different ids or twice in one."""
     first: dict[str, Exchange] = {}

@@ -1,0 +1,522 @@
+"""EPH: typing notices, receipts and presence (AS: Pushing ephemeral data).
+
+What one check looks for is recognised in whatever form it comes: the forms have checks of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from conformance.appservice.fleet import Appservice, Event, events_of
+from conformance.homeserver.client import segment
+from conformance.homeserver.users import User
+from conformance.judges import ephemeral
+from conformance.judges.ephemeral import mentions, receipt, typists
+from conformance.lanes.v4 import V4
+from conformance.markers import matching_room
+from conformance.requirement import Quiet, requirement
+from conformance.run import Run
+from conformance.schemas import problems
+from conformance.verdict import Blocked, control, expect, listing, prefer, record
+from conformance.wire.exchange import Exchange, NotJson
+
+#: Milliseconds that a typing notice is good for.
+_TYPING_FOR = 30_000
+
+
+class Pushed(NamedTuple):
+    """An ephemeral item, and the transaction that it came in."""
+
+    exchange: Exchange
+    item: Event
+
+
+@requirement("EPH-01")
+def test_typing_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """When a human types in a room with a ghost, the typing notice is pushed; also when another one joins in."""
+    room = _room(human, a)
+    human1.join(room)
+    for user in (human, human1):
+        marker = run.journal.marker()
+        _type(user, room)
+        seen = _await(a, marker, "m.typing", str(user))
+        expect(seen, f"m.typing with {user} in {room} at {a}", f"none within {a.deliver_wait:g} s")
+    for user in (human, human1):
+        _type(user, room, False)
+
+
+@requirement("EPH-02")
+def test_a_typing_notice_names_its_room(a: Appservice, human: User) -> None:
+    """A pushed typing notice has the `room_id` of its room at top level."""
+    for _ in range(2):
+        room = _room(human, a)
+        seen = _typing_pushed(a, human, room)
+        named = seen.item.get("room_id")
+        expect(named == room, f"the room_id {room} at the top level of m.typing", named or "none", seen.exchange)
+
+
+@requirement("EPH-03")
+def test_a_typing_notice_has_the_client_format(a: Appservice, human: User) -> None:
+    """`type`, and `content` with `user_ids`: a list of the IDs of those who type."""
+    seen = _typing_pushed(a, human, _room(human, a))
+    found = problems("typing#client-format", _without_room(seen.item))
+    expect(not found, "m.typing in the client format", listing(found), seen.exchange)
+    users = typists(seen.item)
+    expect(str(human) in (users or ()), f"{human} among its user_ids", users, seen.exchange)
+
+
+@requirement("EPH-04")
+def test_the_end_of_typing_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """When somebody stops typing, a notice without that user is pushed, whether or not others type on."""
+    room = _room(human, a)
+    human1.join(room)
+    for user in (human, human1):
+        marker = run.journal.marker()
+        _type(user, room)
+        begun = _await(a, marker, "m.typing", str(user))
+        control(begun, "typing in a room with a ghost is not pushed (EPH-01)")
+        control(begun and str(user) in (typists(begun.item) or ()), "m.typing has another format (EPH-03)")
+        control(begun and begun.item.get("room_id", room) == room, "m.typing names another room (EPH-02)")
+    for user in (human, human1):
+        marker = run.journal.marker()
+        _type(user, room, False)
+        seen = a.await_ephemeral(_end_of(room, str(user)), marker)
+        expect(seen, f"m.typing of {room} without {user}, who stopped", "none")
+
+
+def _end_of(room: str, user_id: str) -> Callable[[Event], bool]:
+    """What is a typing notice of a room without a user; where it is not said (EPH-02), of any room."""
+
+    def is_end(item: Event) -> bool:
+        named = item.get("room_id", room)
+        return item.get("type") == "m.typing" and named == room and not mentions(item, user_id)
+
+    return is_end
+
+
+@requirement("EPH-05")
+def test_typing_in_a_room_with_an_alias_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
+    """A room that interests the appservice by its alias only does so for typing as well."""
+    _typing_pushed(a, human, _room(human, a))
+    room = human.create_room(room_alias_name=run.names.fresh("hqopen-"))
+    a.await_event(human.send(room))
+    seen = _typing_comes(a, human, room)
+    expect(seen, f"m.typing with {human} in {room}, which has an alias of the namespace", "none")
+
+
+@requirement("EPH-06")
+def test_typing_in_other_rooms_is_nobodys_business(run: Run, a: Appservice, human: User, human1: User) -> Quiet:
+    """Typing in a room that does not interest the appservice is not pushed."""
+    room = human.create_room(preset="private_chat")
+    _type(human, room)
+    interesting = _room(human, a)
+    human1.join(interesting)
+    seen = _typing_pushed(a, human1, interesting)
+    _type(human, room, False)
+    control(seen.item.get("room_id") == interesting, "typing notices do not name their room (EPH-02)", seen.exchange)
+    run.markers.pass_by("A")
+    yield
+    for exchange, item in a.ephemeral():
+        prefer(item.get("room_id") != room, f"no typing of {room}, which interests nobody", "it was pushed", exchange)
+
+
+@requirement("EPH-07")
+def test_receipts_reach_the_appservice(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """A human's read receipt in a room with a ghost is pushed; so is the next one of the same human."""
+    room = _room(human, a)
+    human2.join(room)
+    for _ in range(2):
+        event = _message(a, human, room)
+        marker = run.journal.marker()
+        _read(human2, room, event)
+        seen = _await(a, marker, "m.receipt", event, str(human2))
+        expect(seen, f"m.receipt of {human2} for {event} at {a}", f"none within {a.deliver_wait:g} s")
+
+
+@requirement("EPH-08")
+def test_a_receipt_names_its_room(a: Appservice, human: User, human2: User) -> None:
+    """A pushed receipt has the `room_id` of its room at top level."""
+    for _ in range(2):
+        room = _room(human, a)
+        human2.join(room)
+        seen = _receipt_pushed(a, human2, room, _message(a, human, room))
+        named = seen.item.get("room_id")
+        expect(named == room, f"the room_id {room} at the top level of m.receipt", named or "none", seen.exchange)
+
+
+@requirement("EPH-09")
+def test_a_receipt_has_the_client_format(a: Appservice, human: User, human2: User) -> None:
+    """`content` has the receipt by event, then by its type, then by user."""
+    room = _room(human, a)
+    human2.join(room)
+    event = _message(a, human, room)
+    seen = _receipt_pushed(a, human2, room, event)
+    found = problems("receipt#client-format", _without_room(seen.item))
+    expect(not found, "m.receipt in the client format", listing(found), seen.exchange)
+    there = receipt(seen.item, event, "m.read", str(human2)) is not None
+    expect(there, f"content[{event}]['m.read'][{human2}]", "not there", seen.exchange)
+
+
+@requirement("EPH-10")
+def test_threaded_receipts_are_pushed(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """Receipts for the main timeline and for a thread are pushed with their `thread_id`."""
+    room = _room(human, a)
+    human2.join(room)
+    event = _message(a, human, room)
+    plain = _receipt_pushed(a, human2, room, event)
+    control(receipt(plain.item, event, "m.read", str(human2)), "m.receipt has another format (EPH-09)", plain.exchange)
+    root = _message(a, human, room)
+    relation = {"rel_type": "m.thread", "event_id": root}
+    reply = human.send_event(room, "m.room.message", {"msgtype": "m.text", "body": "reply", "m.relates_to": relation})
+    a.await_event(reply)
+    for event, thread in ((root, "main"), (reply, root)):
+        marker = run.journal.marker()
+        _read(human2, room, event, thread_id=thread)
+        seen = _await(a, marker, "m.receipt", event, str(human2))
+        if seen is None:
+            expect(False, f"m.receipt with the thread_id {thread}", "none", plain.exchange)
+            return
+        named = (receipt(seen.item, event, "m.read", str(human2)) or {}).get("thread_id")
+        expect(named == thread, f"m.receipt with the thread_id {thread}", named or "without one", seen.exchange)
+
+
+@requirement("EPH-11", before=V4)
+def test_a_humans_private_receipt_is_pushed_to_nobody(
+    run: Run, a: Appservice, v4: Appservice, human: User, human2: User
+) -> Quiet:
+    """Private receipts of those whom no namespace matches are for no appservice."""
+    room = _room(human, a, v4)
+    human2.join(room)
+    secret = _message(a, human, room)
+    _read(human2, room, secret, "m.read.private")
+    _must_see_receipt((a, v4), human2, room, _message(a, human, room))
+    run.markers.pass_by("A", "V4")
+    yield
+    for member in run.fleet:
+        for exchange, item in member.ephemeral():
+            seen = mentions(item, secret, str(human2))
+            expect(not seen, f"no private receipt of {human2} at {member}", "it was pushed", exchange)
+
+
+@requirement("EPH-12")
+def test_a_ghosts_private_receipt_reaches_its_appservice(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """Private receipts of the appservice's own users are pushed to it."""
+    room = human.create_room()
+    human2.join(room)
+    ghosts = [a.ghost("hqa-"), a.ghost("hqa2-")]
+    for ghost in ghosts:
+        ghost.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    event = _message(a, human, room)
+    plain = _receipt_pushed(a, human2, room, event)
+    readable = receipt(plain.item, event, "m.read", str(human2)) is not None
+    for ghost in ghosts:
+        event, marker = _message(a, human, room), run.journal.marker()
+        _read(ghost, room, event, "m.read.private")
+        seen = _await(a, marker, "m.receipt", event, str(ghost))
+        if seen is None:
+            expect(False, f"m.receipt of {ghost}, who reads privately, at its own {a}", "none", plain.exchange)
+        elif readable:
+            private = receipt(seen.item, event, "m.read.private", str(ghost)) is not None
+            expect(private, f"m.read.private of {ghost}", "a receipt of another type", seen.exchange)
+
+
+@requirement("EPH-13", before=V4)
+def test_a_ghosts_private_receipt_reaches_no_other_appservice(
+    run: Run, a: Appservice, v4: Appservice, human: User
+) -> Quiet:
+    """A ghost of another appservice in the room is no reason to push a private receipt there."""
+    room = _room(human, a, v4)
+    ghost = a.ghost()
+    ghost.join(room)
+    human.send(room)
+    secret = _message(a, human, room)
+    _read(ghost, room, secret, "m.read.private")
+    _must_see_receipt((v4,), ghost, room, _message(a, human, room))
+    run.markers.pass_by("V4")
+    yield
+    for exchange, item in v4.ephemeral():
+        seen = mentions(item, secret, str(ghost))
+        expect(not seen, f"no private receipt of {ghost}, a ghost of A, at {v4}", "it was pushed", exchange)
+
+
+@requirement("EPH-14")
+def test_presence_of_humans_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """The presence of a human who shares a room with a ghost is pushed, with its status message."""
+    room = _room(human, a)
+    human1.join(room)
+    marker = run.journal.marker()
+    status = _set_presence(human1)
+    if _await(a, marker, "m.presence", str(human1), "unavailable", status) is None:
+        came = [item.get("content") for _, item in a.ephemeral(marker) if mentions(item, "m.presence", str(human1))]
+        expect(False, f"m.presence of {human1}: unavailable, {status!r}", listing(came) or "none")
+
+
+@requirement("EPH-15")
+def test_presence_of_ghosts_reaches_their_appservice(run: Run, a: Appservice, human: User) -> None:
+    """The presence of a ghost is pushed to its own appservice, even when the ghost is in no room."""
+    _presence_pushed(a, human, _room(human, a))
+    for prefix in ("hqa-", "hqa2-"):
+        ghost, marker = a.ghost(prefix), run.journal.marker()
+        _set_presence(ghost)
+        seen = _await(a, marker, "m.presence", str(ghost))
+        expect(seen, f"m.presence of {ghost}, who is in no room", "none")
+
+
+@requirement("EPH-16")
+def test_presence_has_the_client_format(a: Appservice, human: User, human2: User) -> None:
+    """`type`, `sender`, and `content` with a `presence` of online, offline or unavailable."""
+    room = _room(human, a)
+    human2.join(room)
+    seen = _presence_pushed(a, human2, room)
+    found = problems("presence", seen.item)
+    expect(not found, "m.presence in the client format", listing(found), seen.exchange)
+    sender = seen.item.get("sender")
+    expect(sender == str(human2), f"the sender {human2}", sender, seen.exchange)
+
+
+@requirement("EPH-17")
+def test_presence_of_strangers_is_not_pushed(run: Run, a: Appservice, human: User, human3: User) -> Quiet:
+    """The presence of somebody who shares no room with the appservice's users is not pushed."""
+    marker = run.journal.marker()
+    human3.create_room(preset="private_chat")
+    _set_presence(human3)
+    _presence_pushed(a, human, _room(human, a))
+    run.markers.pass_by("A")
+    yield
+    for exchange, item in a.ephemeral(marker):
+        seen = item.get("type") == "m.presence" and mentions(item, str(human3))
+        expect(not seen, f"no presence of {human3}, who shares no room", "it was pushed", exchange)
+
+
+@requirement("EPH-18")
+def test_who_does_not_ask_gets_no_ephemeral_data(
+    run: Run, a: Appservice, b: Appservice, c: Appservice, human: User, human1: User
+) -> Quiet:
+    """Without `receive_ephemeral`, or with false, an appservice gets no ephemeral data of what interests it."""
+    room = matching_room(c, human)
+    human1.join(room)
+    own = b.ghost()
+    for ghost in (own, a.ghost()):
+        ghost.join(room)
+    human.send(room)
+    event = _message(a, human, room)
+    for member in (b, c):
+        member.await_event(event)
+    for user in (own, human1):
+        user.provoke("PUT", _typing_path(user, room), json={"typing": True, "timeout": _TYPING_FOR})
+        user.provoke("PUT", _presence_path(user), json={"presence": "online", "status_msg": user.names.fresh()})
+        for kind in ("m.read.private", "m.read"):
+            user.provoke("POST", _receipt_path(room, event, kind), json={})
+    _typing_pushed(a, human, room)
+    _receipt_pushed(a, human, room, event)
+    run.markers.pass_by("B", "C")
+    yield
+    for member in run.fleet:
+        if member.registration.extra.get("receive_ephemeral") is not True:
+            for exchange in member.transactions():
+                expect(not _has_ephemeral(exchange), f"no ephemeral data at {member}", "there are some", exchange)
+
+
+@requirement("EPH-19", last=True)
+def test_there_are_three_types_of_ephemeral_data(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """Typing notices, receipts and presence updates, nothing else: no account data, no to-device messages."""
+    room, ghost = human.create_room(), a.ghost()
+    human1.join(room)
+    ghost.join(room)
+    human.send(room)
+    event = _message(a, human, room)
+    for user in (ghost, human1):
+        place = f"/user/{segment(str(user))}"
+        user.provoke("POST", _receipt_path(room, event, "m.fully_read"), json={})
+        user.provoke("POST", f"/rooms/{segment(room)}/read_markers", json={"m.fully_read": event})
+        user.provoke("PUT", f"{place}/account_data/org.hq.data", json={"some": "thing"})
+        user.provoke("PUT", f"{place}/rooms/{segment(room)}/account_data/org.hq.data", json={"some": "thing"})
+        user.provoke("PUT", f"{place}/rooms/{segment(room)}/tags/u.hq", json={"order": 0.5})
+    to_all = {"messages": {str(ghost): {"*": {"some": "thing"}}}}
+    human.provoke("PUT", f"/sendToDevice/org.hq.device/{run.names.fresh('t')}", json=to_all)
+    control(_typing_comes(a, human, room), "no ephemeral data was seen")
+    run.markers.pass_by("A")
+    for member in run.fleet:
+        for exchange, item in member.ephemeral():
+            kind = item.get("type")
+            if kind == "m.receipt.private":  # the event schema of m.receipt lists it, nothing says when it is used
+                record("private receipts are pushed as m.receipt.private", exchange)
+            else:
+                expect(kind in ephemeral.TYPES, " or ".join(ephemeral.TYPES), kind, exchange)
+
+
+@requirement("EPH-20")
+def test_typing_in_the_senders_room_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
+    """The sender user is the appservice's, although no namespace matches it: for typing as well."""
+    _typing_pushed(a, human, _room(human, a))
+    room = human.create_room()
+    a.sender.join(room)
+    human.send(room)
+    _message(a, human, room)
+    seen = _typing_comes(a, human, room)
+    expect(seen, f"m.typing with {human} in {room}, where only the sender user is", "none")
+
+
+@requirement("EPH-22", last=True)
+def test_ephemeral_data_are_of_interesting_rooms(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """Pushed typing notices and receipts belong to the room that they name, and that interests the appservice."""
+    for _ in range(2):
+        room = _room(human, a)
+        human1.join(room)
+        control(_typing_comes(a, human, room), "no ephemeral data was seen")
+        _read(human1, room, _message(a, human, room))
+    secret = human.create_room(preset="private_chat")
+    _read(human, secret, human.send(secret))
+    run.markers.pass_by("A")
+    acts = ephemeral.acts(run.journal)
+    for member in run.fleet:
+        interesting = {event.get("room_id") for each in member.transactions() for event in events_of(each)}
+        for exchange, item in member.ephemeral():
+            named, kind = item.get("room_id"), item.get("type")
+            if kind not in ("m.typing", "m.receipt") or not isinstance(named, str):
+                continue  # rooms that are not named: EPH-02, EPH-08
+            for subject in ephemeral.subjects(item):
+                there = named in acts.get(subject, {named})
+                expect(there, f"{kind} with {subject} of its own room", f"{kind} of {named}", exchange)
+            # Of a room of interest some event was pushed; where events name no room (TXN-04), nothing is known.
+            known = named in interesting or None in interesting
+            prefer(known, f"no {kind} of {named}, which does not interest {member}", "it was pushed", exchange)
+
+
+# What users do
+
+
+def _room(human: User, *members: Appservice) -> str:
+    """A room of a human with a ghost of each of these appservices, of which an ordinary message has arrived."""
+    room = human.create_room()
+    for member in members:
+        member.ghost().join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    event = human.send(room)
+    for member in members:
+        member.await_event(event)
+    return room
+
+
+def _message(appservice: Appservice, human: User, room: str) -> str:
+    """A message that has arrived; its event ID."""
+    event = human.send(room)
+    appservice.await_event(event)
+    return event
+
+
+def _typing_path(user: User, room: str) -> str:
+    return f"/rooms/{segment(room)}/typing/{segment(str(user))}"
+
+
+def _receipt_path(room: str, event: str, kind: str) -> str:
+    return f"/rooms/{segment(room)}/receipt/{kind}/{segment(event)}"
+
+
+def _presence_path(user: User) -> str:
+    return f"/presence/{segment(str(user))}/status"
+
+
+def _type(user: User, room: str, typing: bool = True) -> None:
+    body = {"typing": True, "timeout": _TYPING_FOR} if typing else {"typing": False}
+    user.do("type" if typing else "stop typing", "PUT", _typing_path(user, room), json=body)
+
+
+def _read(user: User, room: str, event: str, kind: str = "m.read", **content: Any) -> None:
+    user.do(f"send {kind}", "POST", _receipt_path(room, event, kind), json=content)
+
+
+def _set_presence(user: User) -> str:
+    """Have a user say once that it is unavailable; the status message with it.
+
+    :raises Inconclusive: the homeserver has presence switched off.
+    """
+    status = user.names.fresh("back soon ")
+    answer = user.call("PUT", _presence_path(user), json={"presence": "unavailable", "status_msg": status})
+    control(answer.status == 200, f"no presence on this homeserver: {answer} for setting it", answer.exchange)
+    shown = user.call("GET", _presence_path(user))
+    reflected = shown.json.get("presence") == "unavailable" or shown.json.get("status_msg") == status
+    control(reflected, "no presence on this homeserver: what was set is not shown", shown.exchange)
+    return status
+
+
+# What is pushed
+
+
+def _await(appservice: Appservice, since: int, kind: str, *texts: str) -> Pushed | None:
+    """The first item of a type since a marker that mentions all of these texts, waiting for it."""
+    seen = appservice.await_ephemeral(lambda item: item.get("type") == kind and mentions(item, *texts), since)
+    return Pushed(*seen) if seen else None
+
+
+def _typing_comes(appservice: Appservice, user: User, room: str) -> Pushed | None:
+    """Have a user type and stop: what is pushed of it. A list that comes again later must not name the user."""
+    marker = appservice.journal.marker()
+    _type(user, room)
+    seen = _await(appservice, marker, "m.typing", str(user))
+    _type(user, room, False)
+    return seen
+
+
+def _typing_pushed(appservice: Appservice, user: User, room: str) -> Pushed:
+    """Have a user type in a room with a ghost: what is pushed of it.
+
+    :raises Blocked: nothing is.
+    """
+    seen = _typing_comes(appservice, user, room)
+    if seen is None:
+        raise Blocked("EPH-01", f"typing in a room with a ghost is not pushed to {appservice}")
+    return seen
+
+
+def _receipt_pushed(appservice: Appservice, user: User, room: str, event: str) -> Pushed:
+    """Have a user read something in a room with a ghost: what is pushed of it.
+
+    :raises Blocked: nothing is.
+    """
+    marker = appservice.journal.marker()
+    _read(user, room, event)
+    return _receipt_seen(appservice, marker, user, event)
+
+
+def _receipt_seen(appservice: Appservice, marker: int, user: User, event: str) -> Pushed:
+    seen = _await(appservice, marker, "m.receipt", event, str(user))
+    if seen is None:
+        raise Blocked("EPH-07", f"a receipt in a room with a ghost is not pushed to {appservice}")
+    return seen
+
+
+def _must_see_receipt(members: tuple[Appservice, ...], user: User, room: str, event: str) -> None:
+    """Have a user read something in public, as a control: it must reach each of these appservices."""
+    marker = user.client.journal.marker()
+    _read(user, room, event)
+    for member in members:
+        _receipt_seen(member, marker, user, event)
+
+
+def _presence_pushed(appservice: Appservice, user: User, room: str) -> Pushed:
+    """Have a user change its presence who is in a room with a ghost: what is pushed of it.
+
+    :raises Blocked: nothing is.
+    """
+    marker = appservice.journal.marker()
+    _set_presence(user)
+    seen = _await(appservice, marker, "m.presence", str(user))
+    if seen is None:
+        raise Blocked("EPH-14", f"the presence of {user}, who is in {room} with a ghost, is not pushed")
+    return seen
+
+
+def _without_room(item: Event) -> Event:
+    """An item without what EPH-02 and EPH-08 are about."""
+    return {key: value for key, value in item.items() if key != "room_id"}
+
+
+def _has_ephemeral(exchange: Exchange) -> bool:
+    try:
+        body = exchange.request_json
+    except NotJson:
+        return False
+    return isinstance(body, dict) and bool(body.get("ephemeral"))

@@ -1,0 +1,391 @@
+"""USERQ: what appservices are asked about users (AS: Querying).
+
+Whoever invites an unknown user makes the homeserver ask, before the invite is answered or when it is pushed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from conformance.appservice.fleet import Appservice
+from conformance.appservice.routes import Kind
+from conformance.appservice.script import Answer, Hold, always, answer
+from conformance.catalogue.versions import Version
+from conformance.homeserver.client import NoAnswer, Response, segment
+from conformance.homeserver.users import User
+from conformance.judges import order
+from conformance.lanes.lane import Lanes
+from conformance.lanes.q import Q, Silence, prompt
+from conformance.requirement import Quiet, requirement
+from conformance.run import Run
+from conformance.verdict import Blocked, Broken, Inconclusive, control, expect, listing, record
+from conformance.wire.exchange import Exchange
+
+#: Seconds of --block-wait from which on the absence of an answer says something.
+_PATIENT = 240.0
+
+
+@requirement("USERQ-01", before=Q)
+def test_the_invite_of_an_unknown_user_makes_the_homeserver_ask(run: Run, q: Appservice, human: User) -> None:
+    """A GET of `/_matrix/app/v1/users/{userId}` arrives at the appservice whose namespace the user is in."""
+    ghost, marker = q.unregistered(), run.journal.marker()
+    human.provoke("POST", f"/rooms/{segment(human.create_room())}/invite", json={"user_id": ghost.user_id})
+    query = _query_naming(q, ghost.localpart, marker)
+    calls = run.journal.since(marker, lambda each: each.path.endswith("/invite"))
+    if query is None:
+        raise Broken(f"a query about {ghost} at {q} within {run.budgets.deliver:g} s", "none", *calls)
+    route = q.route(query)
+    expect(route.right_method, "a GET", query.method, query)
+    expect(not route.legacy, "the query at /_matrix/app/v1/users/ first", query.raw_path, query)
+
+
+@requirement("USERQ-02", before=Q)
+def test_the_user_id_in_a_query_is_percent_encoded(run: Run, q: Appservice, human: User) -> None:
+    """Decoding what stands after `/users/` gives exactly the user ID, whatever characters it may have."""
+    endings = ["/x", "=x", ".x", "_x", "/=./x=2fy=20"]
+    if run.version is None or run.version >= _PLUS_SINCE:
+        endings += ["+x", "+/=2b+"]
+    room = human.create_room()
+    _must_ask(run, q, human)
+    unasked = []
+    for ending in endings:
+        name, marker = run.names.fresh("hqq-"), run.journal.marker()
+        ghost = run.user_id(name + ending)
+        human.provoke("POST", f"/rooms/{segment(room)}/invite", json={"user_id": ghost})
+        query = _query_naming(q, name, marker)
+        if query is None:
+            unasked.append(ghost)
+            continue
+        raw = query.raw_path.partition("/users/")[2]
+        expect(unquote(raw) == ghost, f"{ghost} encoded after /users/", raw, query)
+        expect("/" not in raw or not run.strict, "a slash in a user ID as %2F", raw, query)
+    control(not unasked, f"nothing was asked about {listing(unasked)}")
+
+
+@requirement("USERQ-03", before=Q)
+def test_nobody_is_asked_about_users_outside_all_namespaces(run: Run, q: Appservice, human: User) -> Quiet:
+    """The invite of an unknown user whom no namespace covers is no business of any appservice."""
+    marker = run.journal.marker()
+    names = [run.names.fresh(prefix) for prefix in ("nobody-", "hqq", "x-hqq-")]
+    for name in names:
+        path = f"/rooms/{segment(human.create_room())}/invite"
+        human.provoke("POST", path, json={"user_id": run.user_id(name)})
+    _must_ask(run, q, human)
+    yield
+    for member in run.fleet:
+        for name in names:
+            member.must_not_be_asked(Kind.USER, marker, "a user outside all namespaces", subject=run.user_id(name))
+
+
+@requirement("USERQ-04", before=Q)
+def test_only_those_are_asked_whose_namespace_it_is(run: Run, q: Appservice, human: User) -> Quiet:
+    """Of an unknown user in Q's namespace only Q is asked."""
+    marker = run.journal.marker()
+    ghost = _must_ask(run, q, human)
+    yield
+    for member in run.fleet:
+        if member is not q:
+            member.must_not_be_asked(Kind.USER, marker, f"{ghost}, whom only {q} is interested in", subject=ghost)
+
+
+@requirement("USERQ-05", before=Q)
+def test_namespaces_that_are_not_exclusive_are_asked_about_too(
+    run: Run, a: Appservice, b: Appservice, human: User
+) -> None:
+    """Of an unknown user in a namespace that A and B share, neither exclusively, at least one of them is asked."""
+    _must_ask(run, a, human)
+    ghost, marker = a.unregistered("hqopen-").user_id, run.journal.marker()
+    human.provoke("POST", f"/rooms/{segment(human.create_room())}/invite", json={"user_id": ghost})
+    asked = run.journal.wait_for(
+        lambda e: e.party in ("A", "B") and run.fleet[e.party].route(e).subject == ghost, marker, run.budgets.deliver
+    )
+    expect(asked, f"a query about {ghost} at {a} or {b}", "none at either", *_calls(run, marker))
+
+
+@requirement("USERQ-06", before=Q)
+def test_nobody_is_asked_about_a_user_that_exists(run: Run, q: Appservice, human: User) -> Quiet:
+    """The invite of a registered ghost causes no query."""
+    marker = run.journal.marker()
+    ghost, room = q.ghost(), human.create_room()
+    human.invite(room, ghost)
+    q.await_event(human.member_event(room, ghost))
+    _must_ask(run, q, human)
+    yield
+    q.must_not_be_asked(Kind.USER, marker, "a ghost that is registered", subject=ghost.user_id)
+
+
+@requirement("USERQ-07", before=Q)
+def test_the_appservice_can_act_while_it_is_asked(run: Run, q: Appservice, human: User) -> None:
+    """While a user query is open the user can be registered and set up, and the homeserver answers."""
+    allowed = prompt(run.budgets.scale)
+
+    def deeds(ghost: User) -> list[tuple[str, Callable[[], Response]]]:
+        profile = f"/profile/{segment(ghost.user_id)}/displayname"
+        body = {"type": "m.login.application_service", "username": ghost.localpart, "inhibit_login": True}
+        return [
+            ("/register", lambda: q.sender.call("POST", "/register", json=body, timeout=allowed)),
+            ("PUT displayname", lambda: ghost.call("PUT", profile, json={"displayname": "G"}, timeout=allowed)),
+            ("GET whoami", lambda: ghost.whoami(timeout=allowed)),
+            ("GET versions", lambda: ghost.call("GET", "/_matrix/client/versions", timeout=allowed)),
+        ]
+
+    for what, do in deeds(q.unregistered()):
+        try:
+            twin = do()
+        except NoAnswer as error:
+            raise Inconclusive(f"{what} is not answered when nothing is asked either", error.exchange) from error
+        control(twin.ok, f"{what} is answered {twin} when nothing is asked either", twin.exchange)
+    ghost = q.unregistered()
+    with _asked(run, q, human, ghost.user_id, answer(hold=Hold())) as asked:
+        for what, do in deeds(ghost):
+            done = do()
+            expect(done.ok, f"{what} to succeed while a query about the user is open", done, done.exchange, asked.query)
+
+
+@requirement("USERQ-08", before=Q)
+def test_the_client_waits_for_the_answer_to_a_user_query(run: Run, q: Appservice, human: User) -> None:
+    """The invite is answered only when the appservice has answered the query about the user."""
+    ghost, hold = q.unregistered(), Hold()
+    with _asked(run, q, human, ghost.user_id, answer(hold=hold)) as asked:
+        wait([asked.call], timeout=4 * run.budgets.scale)
+        registered = q.register(ghost.localpart)
+        control(registered.ok, f"{ghost} could not be registered: {registered}", registered.exchange)
+        hold.release()
+        invite = asked.call.result()
+    told, answered = invite.exchange.answer_until or 0.0, asked.query.answer_from
+    given_up = answered is None and told >= (asked.query.answer_until or told)
+    control(not given_up, f"the homeserver gave the query up by itself: {asked.query.failure}", asked.query)
+    expected = "the invite answered after the query about the user"
+    expect(answered and told >= answered, expected, f"{invite} while it was open", asked.query, invite.exchange)
+
+
+@requirement("USERQ-09", before=Q)
+def test_an_invite_succeeds_when_the_appservice_creates_the_user(run: Run, q: Appservice, human: User) -> None:
+    """The user is registered while asked about, and the query answered 200: the invite succeeds and is pushed."""
+    _invites_work(q, human)
+    asked, invite, ghost = _created(run, q, human)
+    expect(invite.ok, "the invite accepted, as the user exists now", invite, invite.exchange, asked.query)
+    state = f"/rooms/{segment(asked.room)}/state/m.room.member/{segment(ghost.user_id)}"
+    member = human.call("GET", state)
+    membership = member.json.get("membership")
+    expect(membership == "invite", f"{ghost} invited", membership or member, member.exchange, invite.exchange)
+    q.must_receive(human.member_event(asked.room, ghost), "the invite of a user that the appservice has just created")
+
+
+@requirement("USERQ-10", before=Q)
+def test_the_homeserver_creates_no_user_by_itself(run: Run, q: Appservice, human: User) -> Quiet:
+    """The appservice says that the user exists, but creates none: then there is none."""
+    q.ghost()  # registering works
+    ghost = q.unregistered()
+    with _asked(run, q, human, ghost.user_id, answer()):
+        pass
+    run.markers.pass_by("Q")
+    yield
+    _must_be_free(q, ghost, "200 by an appservice that did not create the user")
+
+
+@requirement("USERQ-11", before=Q)
+def test_a_user_of_whom_the_appservice_knows_nothing_is_not_created(run: Run, q: Appservice, human: User) -> Quiet:
+    """The appservice answers 404: the client has its answer, which is no server error, and there is no such user."""
+    q.ghost()  # registering works
+    ghost = q.unregistered()
+    with _asked(run, q, human, ghost.user_id, _NOT_FOUND) as asked:
+        invite = asked.call.result()
+    expect(invite.status < 500, "no server error for the invite", invite, invite.exchange, asked.query)
+    run.markers.pass_by("Q")
+    yield
+    _must_be_free(q, ghost, "404")
+
+
+@requirement("USERQ-12", lane=Q)
+def test_a_user_query_without_a_response_is_tried_again(run: Run, lanes: Lanes) -> None:
+    """The appservice is asked again when it closed the connection without an answer, and when it never answered."""
+    for what, silence in (("was closed", lanes[Q].user_again.get()), ("was never answered", lanes[Q].user.get())):
+        _must_have_been_asked(silence)
+        expected = f"a second query within {run.budgets.block:g} s when the first {what}"
+        expect(len(silence.requests) > 1, expected, "none", *silence.requests[:2], silence.call.exchange)
+
+
+@requirement("USERQ-13", lane=Q)
+def test_an_invite_whose_query_is_never_answered_times_out(run: Run, lanes: Lanes) -> None:
+    """The appservice never answers the query about the user: the client is answered 408."""
+    silence = lanes[Q].user.get()
+    _must_have_been_asked(silence)
+    if isinstance(silence.call, NoAnswer):
+        patient = run.budgets.block >= _PATIENT * run.budgets.scale
+        control(patient, f"no answer within --block-wait {run.budgets.block:g} s", silence.call.exchange)
+    answered = str(silence.call) if isinstance(silence.call, NoAnswer) else f"{silence.call} after {_seconds(silence)}"
+    timed_out = not isinstance(silence.call, NoAnswer) and silence.call.status == 408
+    expect(timed_out, "408 for the invite", answered, silence.call.exchange, *silence.requests[:2])
+    record(f"the client is answered 408 after {_seconds(silence)} and {len(silence.requests)} queries")
+
+
+@requirement("USERQ-14", lane=Q)
+def test_an_invite_succeeds_when_a_repeated_query_does(lanes: Lanes) -> None:
+    """The first query is closed without an answer; at the second the user is created: the invite succeeds."""
+    silence = lanes[Q].user_again.get()
+    _must_have_been_asked(silence)
+    control(silence.created, "there was no second query in time", *silence.requests[:2])
+    answered = any(each.status == 200 for each in silence.requests)
+    control(answered, "no query was waited for until it was answered", *silence.requests[:3])
+    evidence = (silence.call.exchange, *silence.requests[:2])
+    accepted = not isinstance(silence.call, NoAnswer) and silence.call.ok
+    expect(accepted, "the invite accepted after the second query was answered 200", silence.call, *evidence)
+
+
+@requirement("USERQ-15", before=Q)
+def test_a_user_is_asked_about_before_its_invite_is_pushed(run: Run, q: Appservice, human: User) -> None:
+    """The appservice must be able to create the user before an event about it arrives."""
+    ghost, hold = q.unregistered(), Hold()
+    with _asked(run, q, human, ghost.user_id, answer(hold=hold)) as asked:
+        since, about = asked.query.number, ghost.user_id.encode()
+        run.journal.wait_for(lambda e: e.party == q.code and about in e.request_body, since, run.budgets.quiet)
+        registered = q.register(ghost.localpart)
+        control(registered.ok, f"{ghost} could not be registered: {registered}", registered.exchange)
+        hold.release()
+        invite = asked.call.result()
+    control(invite.ok, f"the invite was answered {invite}", invite.exchange)
+    pushed = q.exchange_with(human.member_event(asked.room, ghost))
+    answered = asked.query.answer_from
+    control(answered, f"the homeserver gave the query up by itself: {asked.query.failure}", asked.query)
+    expected = "the invite pushed after the answer to the query"
+    expect(answered and pushed.started >= answered, expected, "it was pushed before", asked.query, pushed)
+
+
+@requirement("USERQ-16", lane=Q)
+def test_a_hung_user_query_delays_no_other_client(run: Run, lanes: Lanes) -> None:
+    """While a user query hangs, another client's invites and messages are answered promptly."""
+    _must_have_been_asked(lanes[Q].user.get())
+    lanes[Q].user_meanwhile.get().must_be_prompt(run.budgets.scale)
+
+
+@requirement("USERQ-17", before=Q)
+def test_nobody_is_asked_about_a_sender_user(run: Run, q: Appservice, human: User) -> Quiet:
+    """An appservice's sender user exists: it can be invited, and nobody is asked about it."""
+    _invites_work(q, human)
+    marker = run.journal.marker()
+    path = f"/rooms/{segment(human.create_room())}/invite"
+    invite = human.call("POST", path, json={"user_id": q.sender.user_id})
+    expect(invite.ok, f"the invite of {q.sender} accepted", invite, invite.exchange)
+    _must_ask(run, q, human)
+    yield
+    for member in run.fleet:
+        member.must_not_be_asked(Kind.USER, marker, "an appservice's sender user", subject=q.sender.user_id)
+
+
+@requirement("USERQ-18", lane=Q)
+def test_a_hung_user_query_delays_no_pushes_to_others(run: Run, lanes: Lanes, a: Appservice) -> None:
+    """While a query at Q hangs, what interests only A is pushed to A, in order."""
+    silence = lanes[Q].user.get()
+    _must_have_been_asked(silence)
+    pushes = lanes[Q].pushes.get()
+    control(pushes.still_hung, "the query was over before the messages were sent", *silence.requests[:1])
+    expected = f"{len(pushes.sent)} messages at {a} within {run.budgets.deliver:g} s while a query at Q hangs"
+    expect(not pushes.missing, expected, f"{len(pushes.missing)} were missing then", *silence.requests[:2])
+    arrived = order.arrivals(event for _, event in a.received(pushes.since))
+    inversion = order.first_inversion(pushes.sent, arrived)
+    told = order.in_words(pushes.sent, arrived, inversion) if inversion else ""
+    expect(inversion is None, "the messages of a room in order", told, *silence.requests[:1])
+
+
+#: The version since which user IDs may have a plus sign.
+_PLUS_SINCE = Version.parse("v1.8")
+
+_NOT_FOUND = answer(404, {"errcode": "HQ.CONFORMANCE.NOT_FOUND", "error": "no such user"})
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An invite that waits for its answer, and the query that it has caused."""
+
+    room: str
+    query: Exchange
+    call: Future[Response]
+
+
+@contextmanager
+def _asked(run: Run, q: Appservice, human: User, ghost: str, reply: Answer) -> Iterator[_Asked]:
+    """Have a human invite an unknown user, whom the appservice is asked about; what holds the answer is released.
+
+    :raises Blocked: it is not asked.
+    """
+    room, marker = human.create_room(), run.journal.marker()
+    with (
+        q.scripted(Kind.USER, always(reply), subject=ghost),
+        human.calling("POST", f"/rooms/{segment(room)}/invite", json={"user_id": ghost}) as call,
+    ):
+        try:
+            query = q.await_request(Kind.USER, marker, subject=ghost)
+            if query is None:
+                name = ghost[1:].partition(":")[0]
+                row = "USERQ-01" if _query_naming(q, name, marker, 0.0) is None else "USERQ-02"
+                raise Blocked(row, f"{q} is not asked about {ghost}", *_calls(run, marker))
+            yield _Asked(room, query, call)
+        finally:
+            if reply.hold is not None:
+                reply.hold.release()
+
+
+def _must_ask(run: Run, appservice: Appservice, human: User) -> str:
+    """The control: an unknown user of an appservice's exclusive namespace, whom it is asked about.
+
+    :raises Blocked: it is not.
+    """
+    ghost = appservice.unregistered().user_id
+    with _asked(run, appservice, human, ghost, _NOT_FOUND):
+        return ghost
+
+
+def _created(run: Run, q: Appservice, human: User) -> tuple[_Asked, Response, User]:
+    """Have a human invite an unknown user, whom the appservice creates when asked.
+
+    :raises Blocked: it is not asked.
+    """
+    ghost, hold = q.unregistered(), Hold()
+    with _asked(run, q, human, ghost.user_id, answer(hold=hold)) as asked:
+        registered = q.register(ghost.localpart)
+        control(registered.ok, f"{ghost} could not be registered: {registered}", registered.exchange)
+        hold.release()
+        return asked, asked.call.result(), ghost
+
+
+def _query_naming(q: Appservice, name: str, marker: int, timeout: float | None = None) -> Exchange | None:
+    """The first query in whose target a name occurs, however the rest is encoded."""
+    whole = re.compile(re.escape(name) + r"(?!\d)")
+    return q.journal.wait_for(
+        lambda e: e.party == q.code and q.route(e).kind is Kind.USER and whole.search(e.target) is not None,
+        marker,
+        q.deliver_wait if timeout is None else timeout,
+    )
+
+
+def _calls(run: Run, marker: int) -> list[Exchange]:
+    """The invites since a marker, as evidence."""
+    return run.journal.since(marker, lambda each: each.raw_path.endswith("/invite"))[-1:]
+
+
+def _invites_work(q: Appservice, human: User) -> None:
+    """The control: a registered ghost can be invited, and that is pushed."""
+    ghost, room = q.ghost(), human.create_room()
+    human.invite(room, ghost)
+    q.await_event(human.member_event(room, ghost))
+
+
+def _must_be_free(q: Appservice, ghost: User, answered: str) -> None:
+    registered = q.register(ghost.localpart)
+    expected = f"{ghost} not created by the homeserver after {answered}, so that it can be registered"
+    expect(registered.ok, expected, registered, registered.exchange)
+
+
+def _must_have_been_asked(silence: Silence) -> None:
+    if not silence.requests:
+        raise Blocked("USERQ-01", f"nobody is asked about {silence.subject}", silence.call.exchange)
+
+
+def _seconds(silence: Silence) -> str:
+    return f"{silence.call.exchange.seconds or 0.0:.1f} s"

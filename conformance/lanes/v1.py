@@ -1,0 +1,176 @@
+"""V1: an outage by HTTP errors, events altered in one, lost acknowledgements, and single failures of all kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from conformance.appservice.routes import Kind
+from conformance.appservice.script import Ending, Reply, answer, closed_unanswered, half_a_head
+from conformance.homeserver.client import segment
+from conformance.judges.attempts import Attempt
+from conformance.lanes.lane import Scene
+from conformance.lanes.outages import ERROR, Outage, OutageLane
+from conformance.verdict import Blocked
+from conformance.wire.exchange import Exchange
+
+if TYPE_CHECKING:
+    from conformance.run import Run
+
+
+@dataclass(frozen=True)
+class FirstOutage:
+    """V1 answers 500 to everything, with one event to be pushed and no other traffic that interests it."""
+
+    outage: Outage
+    #: Whether a second attempt came without anything new to push.
+    retried_by_itself: bool
+    #: Whether one came after another event had been sent.
+    retried_after_traffic: bool
+    #: The acknowledged transaction with the event, after the outage.
+    recovered: Exchange | None
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """What happened elsewhere during that outage."""
+
+    #: The event that interests A and V1, and whether it reached A.
+    event: str
+    reached_a: bool
+    #: The unknown ghost of V1 that was invited, and the query about it.
+    ghost: str
+    query: Exchange | None
+
+
+@dataclass(frozen=True)
+class Single:
+    """One failure of a transaction, and the attempts with its event."""
+
+    name: str
+    event: str
+    attempts: list[Attempt]
+    #: The acknowledged transaction with it.
+    delivered: Exchange | None
+
+
+@dataclass(frozen=True)
+class Altered:
+    """An outage during which the event that is pending is redacted, or overwritten and redacted."""
+
+    #: What the event is: "a message", "a state event".
+    what: str
+    outage: Outage
+    event: str
+    #: What was done to it meanwhile: the redaction, and before it the new state if it is one.
+    later: list[str]
+
+
+class V1(OutageLane):
+    """The first victim."""
+
+    name = "V1"
+    owns = ("V1",)
+
+    #: Statuses that are no acknowledgement either.
+    STATUSES = (400, 401, 403, 404, 429, 503)
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.first = Scene[FirstOutage]()
+        self.meanwhile = Scene[Meanwhile]()
+        self.altered = Scene[list[Altered]]()
+        self.lost_answers = Scene[list[Single]]()
+        self.statuses = Scene[list[Single]]()
+
+    def play(self) -> None:
+        """One outage; then lost acknowledgements; then one failure for each status."""
+        v1 = self.appservice("V1")
+        room = self.room_of(v1)
+        if self.wants("RETRY-01", "RETRY-11", "RETRY-13", "TXN-11", "TXN-12"):
+            self._first_outage(room)
+            self.drain(v1, room)
+        if self.wants("TXN-14"):
+            self.altered.set([self._altered(room, state) for state in (False, True)])
+            self.drain(v1, room)
+        if self.wants("TXN-15"):
+            faults: dict[str, Reply] = {
+                "closed without an answer": closed_unanswered(),
+                "closed within the head of the answer": half_a_head(Ending.FIN),
+            }
+            self.lost_answers.set([self._single(name, reply, room) for name, reply in faults.items()])
+        if self.wants("RETRY-04"):
+            found = []
+            for status in self.STATUSES:
+                body = {"errcode": "M_FORBIDDEN" if status == 403 else "M_UNKNOWN", "error": "no"}
+                found.append(self._single(str(status), answer(status, body), room))
+                if found[-1].delivered is None:
+                    break  # decided
+            self.statuses.set(found)
+
+    def _first_outage(self, room: str) -> None:
+        v1, budgets = self.appservice("V1"), self.run.budgets
+        shared = self.room_of(v1, self.appservice("A")) if self.wants("RETRY-11") else ""
+        with self.outage(v1, ERROR) as outage:
+            event = self.human.send(room)
+            outage.sent.append(event)
+            self.first_failure(outage)
+            alone = self.await_attempts(outage, 2, budgets.backoff)
+            nudged = alone
+            if not alone:
+                self.human.send(room)
+                nudged = self.await_attempts(outage, 2, budgets.deliver, "failing, given something new to push")
+            if nudged and self.wants("TXN-12"):
+                self.await_attempts(outage, 3, budgets.backoff)
+            if self.wants("RETRY-11", "RETRY-13"):
+                self.meanwhile.set(self._meanwhile(shared))
+        recovered = self.recovery(outage, event, self.recovery_time(outage))
+        self.first.set(FirstOutage(outage, alone, nudged, recovered))
+        if not nudged:
+            raise Blocked(
+                "RETRY-01", "no failed transaction is ever tried again", *(e.first for e in outage.attempts[:1])
+            )
+
+    def _meanwhile(self, shared: str) -> Meanwhile:
+        v1, human, journal = self.appservice("V1"), self.human, self.run.journal
+        event, reached = "", False
+        if shared:
+            marker = journal.marker()
+            event = human.send(shared)
+            within = self.run.budgets.deliver
+            found = self.until(lambda e: e.party == "A" and event.encode() in e.request_body, marker, within)
+            reached = found is not None
+        ghost, marker = v1.unregistered(), journal.marker()
+        room = human.create_room()
+        human.provoke("POST", f"/rooms/{segment(room)}/invite", json={"user_id": ghost.user_id})
+        query = v1.await_request(Kind.USER, marker, subject=ghost.user_id)
+        return Meanwhile(event, reached, ghost.user_id, query)
+
+    def _altered(self, room: str, state: bool) -> Altered:
+        """Fail a transaction, change its event, and see what the next attempt has."""
+        v1, human, kind = self.appservice("V1"), self.human, "org.hq.subject"
+        if state:
+            human.set_state(room, kind, {"of": "before"})
+        self.drain(v1, room)
+        with self.outage(v1, ERROR) as outage:
+            event = human.set_state(room, kind, {"of": "the outage"}) if state else human.send(room, "to be redacted")
+            outage.sent.append(event)
+            self.first_failure(outage)
+            if state:
+                outage.late.append(human.set_state(room, kind, {"of": "later"}))
+            outage.late.append(human.redact(room, event))
+            self.await_attempts(outage, len(outage.failed) + 1, self.run.budgets.backoff, "failing, its event redacted")
+        self.recovery(outage, outage.late[-1], self.recovery_time(outage))
+        return Altered("a state event" if state else "a message", outage, event, outage.late)
+
+    def _single(self, name: str, reply: Reply, room: str) -> Single:
+        """Fail the transaction of an event once in one way, on both routes; then accept."""
+        v1 = self.appservice("V1")
+        with self.fails_once(v1, reply) as outage:
+            event = self.human.send(room)
+            outage.sent.append(event)
+            self.first_failure(outage)
+            self.status = f"failed once with {name}: recovering"
+            delivered = self.recovery(outage, event, self.run.budgets.backoff)
+        carrying = [each for each in outage.attempts if event.encode() in each.first.request_body]
+        return Single(name, event, carrying, delivered)

@@ -1,0 +1,133 @@
+"""V2: one transaction at a time, an outage by cut connections with a backlog, and a second outage after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from conformance.appservice.routes import Kind
+from conformance.appservice.script import always, answer, reset
+from conformance.judges.transactions import acknowledged
+from conformance.lanes.lane import Scene
+from conformance.lanes.outages import ERROR, Outage, OutageLane
+from conformance.verdict import Inconclusive
+from conformance.wire.exchange import Exchange
+
+if TYPE_CHECKING:
+    from conformance.run import Run
+
+
+@dataclass(frozen=True)
+class SlowTransactions:
+    """V2 answers late during a burst."""
+
+    sent: list[str]
+    exchanges: list[Exchange]
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """V2 resets every connection while events pile up; then it is well."""
+
+    outage: Outage
+    #: Whether there was a second attempt.
+    retried: bool
+    #: Events that had not arrived when nothing more came.
+    missing: set[str]
+
+
+@dataclass(frozen=True)
+class Again:
+    """After the backlog: one event at once, and then a second outage."""
+
+    #: The event sent after the recovery, and whether it came within T_deliver.
+    event: str
+    prompt: bool
+    first: Outage
+    second: Outage
+
+
+class V2(OutageLane):
+    """The second victim."""
+
+    name = "V2"
+    owns = ("V2",)
+
+    #: Events of the backlog; events of the burst.
+    EVENTS, BURST = 20, 10
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.slow = Scene[SlowTransactions]()
+        self.backlog = Scene[Backlog]()
+        self.again = Scene[Again]()
+
+    def play(self) -> None:
+        """Slow answers; a backlog; a second outage."""
+        v2 = self.appservice("V2")
+        room = self.room_of(v2)
+        if self.wants("ORDER-03"):
+            self.slow.set(self._slow(room))
+        if not self.wants("RETRY-02", "RETRY-08", "RETRY-09", "TXN-13", "ORDER-04"):
+            return
+        backlog = self._backlog(room)
+        self.backlog.set(backlog)
+        if self.wants("RETRY-09"):
+            self.again.set(self._again(room, backlog.outage))
+
+    def _slow(self, room: str) -> SlowTransactions:
+        v2, budgets = self.appservice("V2"), self.run.budgets
+        delay = min(1.0, budgets.backoff / 60)
+        self.status = f"answering {delay:g} s late"
+        burst = Outage(v2, self.run.journal.marker(), budgets.quiet)
+        with v2.scripted(Kind.TRANSACTION, always(answer(delay=delay))):
+            human = self.human
+            burst.sent += [human.send(room) for _ in range(self.BURST)]
+            if self.await_all(burst, set(burst.sent), delay + budgets.deliver):
+                raise Inconclusive("not all events of a burst arrived at V2, which answered late")
+        return SlowTransactions(burst.sent, v2.transactions(burst.since))
+
+    def _backlog(self, room: str) -> Backlog:
+        v2, human = self.appservice("V2"), self.human
+        listener = v2.listener
+        assert listener is not None
+        # A connection that is reused would be resent by the homeserver's HTTP library without any backoff.
+        listener.close_each = True
+        self.drain(v2, room)
+        with self.outage(v2, reset()) as outage:
+            outage.sent.append(human.send(room))
+            self.first_failure(outage)
+            self._send(outage, room, 2)
+            pending = outage.sent[0]
+            retried = self.await_attempts(outage, 2, self.run.budgets.backoff, "cut off", pending)
+            self._send(outage, room, 2)
+            if retried:
+                self.await_attempts(outage, 3, self.run.budgets.backoff, "cut off", pending)
+            self._send(outage, room, self.EVENTS - len(outage.sent))
+        self.recovery(outage, outage.sent[0], self.recovery_time(outage))
+        missing = self.await_all(outage, set(outage.sent), self.run.budgets.deliver)
+        listener.close_each = False
+        return Backlog(outage, retried, missing)
+
+    def _send(self, outage: Outage, room: str, count: int) -> None:
+        for _ in range(count):
+            event = self.human.send(room)
+            outage.sent.append(event)
+            outage.late.append(event)
+
+    def _again(self, room: str, first: Outage) -> Again:
+        v2 = self.appservice("V2")
+        event = self.human.send(room)
+        marker = first.since
+        came = self.until(
+            lambda e: e.party == "V2" and acknowledged(e) and event.encode() in e.request_body,
+            marker,
+            self.run.budgets.deliver,
+        )
+        with self.outage(v2, ERROR) as second:
+            second.sent.append(self.human.send(room))
+            if came is not None:
+                self.first_failure(second)
+                limit = 2 * first.spacing.gaps[0] + 1.0 if first.spacing.gaps else self.run.budgets.backoff
+                self.await_attempts(second, 2, max(limit, self.run.budgets.deliver), "failing again")
+        return Again(event, came is not None, first, second)
