@@ -1,12 +1,13 @@
 """The console script ``as-conformance``: what surrounds a run.
 
-Exit codes: 0 done, 4 wrong options or files.
+Exit codes: 0 done, 1 the kill matrix found something wrong, 4 wrong options or files.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,10 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     requirements.add_argument("--format", choices=("table", "json", "markdown"), default="table")
     requirements.set_defaults(function=_requirements)
 
-    for name, what in (("kill-matrix", "which check catches which defect"), ("compare", "compare the results of runs")):
-        later = commands.add_parser(name, help=f"{what} (not available yet)")
-        later.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
-        later.set_defaults(function=_later)
+    matrix = commands.add_parser(
+        "kill-matrix",
+        help="prove the checks: run them against the defects of the reference homeserver",
+        description="Run the suite against the defects and variants of the reference homeserver and compare what it "
+        "blames with what they say of themselves. Exit code 1: something was missed or blamed wrongly.",
+    )
+    matrix.add_argument("--defect", metavar="ID", action="append", help="only this defect or variant; repeatable")
+    matrix.add_argument("--area", metavar="A", help="only defects of this area, such as TXN")
+    matrix.add_argument("--full", action="store_true", help="each against all checks, not its own areas only")
+    matrix.add_argument("--first", action="store_true", help="a quick look: only the first defect of each requirement")
+    matrix.add_argument("--jobs", type=int, metavar="N", help="how many at once (as many as there are processors)")
+    matrix.add_argument("--list", action="store_true", help="run nothing: name the defects and variants")
+    matrix.add_argument("--format", choices=("table", "json", "markdown"), default="table")
+    matrix.set_defaults(function=_kill_matrix)
+
+    later = commands.add_parser("compare", help="compare the results of runs (not available yet)")
+    later.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
+    later.set_defaults(function=_later)
     return parser
 
 
@@ -156,6 +171,35 @@ def _requirements(arguments: argparse.Namespace) -> None:
             raise _Usage(f"there is no area {arguments.area}; there are {names}") from None
     show = {"table": printing.table, "json": printing.as_json, "markdown": printing.markdown}[arguments.format]
     print(show(chosen), end="")
+
+
+def _kill_matrix(arguments: argparse.Namespace) -> int:
+    from conformance import kill_matrix
+    from conformance.report import killing
+
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise _Usage(f"--jobs {arguments.jobs}: at least one")
+    area = arguments.area.upper() if arguments.area else None
+    try:
+        chosen = kill_matrix.subjects(arguments.defect or (), area, arguments.full)
+    except KeyError as error:
+        raise _Usage(f"there is no defect or variant {error}; --list names them all") from None
+    if arguments.first:
+        chosen = kill_matrix.first_of_each(chosen)
+    if not chosen:
+        raise _Usage(f"there are no defects of an area {arguments.area}")
+    if arguments.list:
+        for each in chosen:
+            print(f"{each.id}: {each.sentence}")
+        return 0
+
+    def told(case: kill_matrix.Case) -> None:
+        print(killing.line(case), file=sys.stderr, flush=True)
+
+    cases = kill_matrix.run(chosen, arguments.full, arguments.jobs or os.cpu_count() or 1, told)
+    show = {"table": killing.table, "json": killing.as_json, "markdown": killing.markdown}[arguments.format]
+    print(show(cases), end="")
+    return 0 if all(case.right for case in cases) else 1
 
 
 def _later(arguments: argparse.Namespace) -> None:

@@ -58,13 +58,19 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "help": "how ambiguities and SHOULDs are judged: warnings (lenient, the default) or failures (strict)",
         },
     ),
-    ("--backoff-wait", {"metavar": "S", "default": "120", "help": "seconds a homeserver's backoff is watched (120)"}),
-    ("--block-wait", {"metavar": "S", "default": "240", "help": "seconds a blocked query is watched (240)"}),
+    (
+        "--backoff-wait",
+        {"metavar": "S", "help": "seconds a homeserver's backoff is watched (120; the reference's 12)"},
+    ),
+    ("--block-wait", {"metavar": "S", "help": "seconds a blocked query is watched (240; the reference's 24)"}),
     (
         "--quiet-wait",
-        {"metavar": "S", "default": "3", "help": "seconds in which nothing must arrive after a marker event (3)"},
+        {"metavar": "S", "help": "seconds in which nothing must arrive after a marker event (3; the reference 0.5)"},
     ),
-    ("--deliver-wait", {"metavar": "S", "default": "30", "help": "seconds that an event may take to be pushed (30)"}),
+    (
+        "--deliver-wait",
+        {"metavar": "S", "help": "seconds that an event may take to be pushed (30; the reference 5)"},
+    ),
     (
         "--conformance-report",
         {"metavar": "DIR", "help": "write results.json, journal.jsonl and what a managed homeserver left to DIR"},
@@ -74,7 +80,10 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         "--baseline-update",
         {"action": "store_true", "help": "write --baseline anew from this run: new failures in, passes out"},
     ),
-    ("--defect", {"metavar": "ID", "help": "with --hs reference: break one rule"}),
+    (
+        "--defect",
+        {"metavar": "ID", "help": "with --hs reference: break one rule, or differ in one of the ways that are allowed"},
+    ),
 )
 
 

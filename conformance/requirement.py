@@ -10,13 +10,20 @@ from typing import Any
 
 import pytest
 
+from conformance.lanes.lane import Lane
 from conformance.verdict import current
 
 #: What a check returns that waits for its quiet window.
 Quiet = Generator[None, None, None]
 
 
-def requirement(*ids: str, shared: bool = False, last: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def requirement(
+    *ids: str,
+    shared: bool = False,
+    last: bool = False,
+    lane: type[Lane] | None = None,
+    before: type[Lane] | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
     """Mark a check with the ids of the requirements it decides (nearly always one).
 
     A check may be a generator: where it says ``yield``, it waits for the quiet window (`--quiet-wait`) to pass while
@@ -25,12 +32,15 @@ def requirement(*ids: str, shared: bool = False, last: bool = False) -> Callable
 
     :param shared: another check decides the same requirement too; the worst verdict counts.
     :param last: judge at the end of the run, when all traffic has been seen.
+    :param lane: the lane that observes what this check judges; the check comes when all quick ones are done.
+    :param before: a lane that owns the appservices of this check, which comes first and before that lane begins.
     """
 
     def decorate(check: Callable[..., Any]) -> Any:
         deferred = inspect.isgeneratorfunction(check)
         runnable = _until_quiet(check) if deferred else check
-        return pytest.mark.requirement(*ids, shared=shared, last=last, deferred=deferred)(runnable)
+        mark = pytest.mark.requirement(*ids, shared=shared, last=last, deferred=deferred, lane=lane, before=before)
+        return mark(runnable)
 
     return decorate
 

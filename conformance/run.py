@@ -13,6 +13,7 @@ from conformance.homeserver.client import Client, NoAnswer
 from conformance.homeserver.humans import Humans
 from conformance.homeserver.target import Target
 from conformance.homeserver.users import Names
+from conformance.lanes.lane import Lanes
 from conformance.markers import Markers
 from conformance.verdict import Blocked
 from conformance.wire.journal import Journal
@@ -36,6 +37,8 @@ class Budgets:
     quiet: float = 3.0
     #: T_deliver: how long an event may take to be pushed.
     deliver: float = 30.0
+    #: The homeserver's waits in terms of a usual one's; what the catalogue says in seconds is scaled by it.
+    scale: float = 1.0
 
 
 class TargetGone(Exception):
@@ -69,6 +72,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.markers = Markers(self)
+        self.lanes = Lanes(self)
 
     def appservice(self, code: str) -> Appservice:
         """An appservice of the fleet.

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +29,16 @@ from conformance.appservice.fleet import Fleet
 from conformance.appservice.registration import BadRegistration, Registration
 from conformance.catalogue import load
 from conformance.catalogue.versions import LATEST, Version, applies, newest
-from conformance.homeserver import synapse
 from conformance.homeserver.client import Client, NoAnswer
 from conformance.homeserver.humans import Humans
 from conformance.homeserver.process import TargetFailed
 from conformance.homeserver.synapse import Synapse
-from conformance.homeserver.target import ByCommand, ByUrl, Target
+from conformance.homeserver.target import SERVER_NAME, ByCommand, ByUrl, Target
 from conformance.homeserver.users import Names
+from conformance.lanes.lane import Lane
 from conformance.preflight import preflight
 from conformance.report import baseline, results, terminal
-from conformance.report.results import Outcome, Results
+from conformance.report.results import Outcome, Results, Wait
 from conformance.run import Run, TargetGone
 from conformance.settings import Settings
 from conformance.verdict import (
@@ -74,6 +74,12 @@ _PYTEST_OUTCOME = {
 
 #: Exchanges shown for a deviation when the check names none.
 _EVIDENCE_BY_DEFAULT = 3
+
+#: How often ports are chosen for the fleet.
+_PORT_TRIES = 5
+
+#: Seconds between two looks at a lane, and between two words about it.
+_LOOK, _SAY = 0.1, 15.0
 
 run_key = pytest.StashKey[Run]()
 _outcome_key = pytest.StashKey[Outcome]()
@@ -126,6 +132,7 @@ class Session:
         #: Why the suite itself failed, if it did.
         self.failure: str | None = None
         self._held: list[_Held] = []
+        self._summing_up = False
         self._target: Target | None = None
         self._directory: Path | None = None
 
@@ -161,7 +168,7 @@ class Session:
             for each in ids:
                 requirement = self.results.catalogue[each]
                 item.user_properties += [("requirement", each), ("level", str(requirement.level))]
-        chosen.sort(key=lambda item: (judged_last(item), min((order[i] for i in requirement_ids(item)), default=0)))
+        chosen.sort(key=lambda item: (_turn(item), min((order[i] for i in requirement_ids(item)), default=0)))
         if left_out:
             self.config.hook.pytest_deselected(items=left_out)
         items[:] = chosen
@@ -186,6 +193,7 @@ class Session:
             ends.enter_context(_interrupted_by_sigterm())
             try:
                 self._start(ends)
+                self._start_lanes(collected)
             except BadRegistration as error:
                 raise pytest.UsageError(self.redactor.text(str(error))) from error
             except TargetFailed as error:
@@ -196,13 +204,8 @@ class Session:
     def _start(self, ends: ExitStack) -> None:
         given = self.settings
         self._directory = Path(tempfile.mkdtemp(prefix="as-conformance-"))
-        registrations = self._registrations()
-        for each in registrations:
-            self.redactor.add(each.as_token, f"as_token of {each.code}")
-            self.redactor.add(each.hs_token, f"hs_token of {each.code}")
-        fleet = Fleet(registrations, self.journal, given.bind, given.budgets.deliver)
+        registrations, fleet = self._start_fleet()
         ends.callback(fleet.stop)
-        fleet.start()
         self._target = target = self._make_target(registrations, self._directory)
         ends.callback(target.stop)
         target.start()
@@ -226,19 +229,88 @@ class Session:
         run.version = self.version = given.version or newest(run.claimed) or LATEST
         self.run = run
         self.config.stash[run_key] = run
+        ends.callback(run.lanes.stop)
+
+    def _start_fleet(self) -> tuple[list[Registration], Fleet]:
+        """The fleet, listening. Ports that the suite chooses may be taken by somebody else a moment later."""
+        for tries_left in reversed(range(_PORT_TRIES)):
+            registrations = self._registrations()
+            fleet = Fleet(registrations, self.journal, self.settings.bind, self.settings.budgets.deliver)
+            try:
+                fleet.start()
+            except BadRegistration:
+                fleet.stop()
+                if self.settings.registrations is not None or not tries_left:
+                    raise
+                continue
+            break
+        for each in registrations:
+            self.redactor.add(each.as_token, f"as_token of {each.code}")
+            self.redactor.add(each.hs_token, f"hs_token of {each.code}")
+        return registrations, fleet
 
     def _registrations(self) -> list[Registration]:
         if self.settings.registrations is not None:
             return registration_files.read(self.settings.registrations, roster.CODES_BY_ID)
         host = self.settings.bind
-        return roster.enlist(synapse.SERVER_NAME, f"http://{host}", roster.free_ports(host))
+        return roster.enlist(SERVER_NAME, f"http://{host}", roster.free_ports(host))
 
     def _make_target(self, registrations: list[Registration], directory: Path) -> Target:
         if self.settings.url is not None:
             return ByUrl(self.settings.url)
         if self.settings.command is not None:
-            return ByCommand(self.settings.command, synapse.SERVER_NAME, directory, registrations)
+            return ByCommand(self.settings.command, SERVER_NAME, directory, registrations)
+        if self.settings.name == "reference":
+            return self._make_reference(registrations)
         return Synapse(directory, registrations)
+
+    def _make_reference(self, registrations: list[Registration]) -> Target:
+        from conformance.homeserver.reference import Reference
+
+        token = self.settings.admission.registration_token
+        assert token is not None
+        self.redactor.add(token, "registration token")
+        return Reference(registrations, token, self.settings.defect)
+
+    # Lanes
+
+    def _start_lanes(self, items: list[pytest.Item]) -> None:
+        """Have those lanes play whose requirements are judged; each when the checks that come before it are done."""
+        assert self.run is not None
+        assert self.version is not None
+        wanted: dict[type[Lane], set[str]] = {}
+        for item in items:
+            lane = _marker(item).kwargs.get("lane")
+            ids = [each for each in requirement_ids(item) if applies(self.results.catalogue[each], self.version)]
+            if lane is not None and ids:
+                wanted.setdefault(lane, set()).update(ids)
+        self.run.lanes.begin(wanted)
+        self._let_lanes_go(items)
+
+    def _let_lanes_go(self, items: Sequence[pytest.Item]) -> None:
+        """Start the lanes that no check is before any more."""
+        if self.run is not None:
+            before = {_marker(item).kwargs.get("before") for item in items if requirement_ids(item)}
+            self.run.lanes.start(lane for lane in self.run.lanes if type(lane) not in before)
+
+    def _wait_for_lanes(self, kind: type[Lane] | None = None) -> None:
+        """Wait until all lanes, or one of them, are over, saying what for. They end by their own deadlines."""
+        assert self.run is not None
+        waited = 0.0
+        while playing := [lane for lane in self.run.lanes.playing if kind in (None, type(lane))]:
+            playing[0].join(_LOOK)
+            waited += _LOOK
+            if waited >= _SAY and self.config.get_verbosity() >= 0:
+                waited = 0.0
+                self._say("; ".join(self.run.lanes.statuses()))
+
+    def _say(self, text: str) -> None:
+        """Tell who waits at the terminal what for."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and text:
+            moment = time.monotonic() - self.journal.began
+            reporter.ensure_newline()
+            reporter.write_line(f"+{moment:.0f} s, waiting for the homeserver: {text}")
 
     # One check
 
@@ -247,8 +319,13 @@ class Session:
         """Run a check; report it now, or when its quiet window is over."""
         if not requirement_ids(item):
             return None
+        if judged_last(item) or _lane(item) is not None:
+            self._end_quick_checks(item.session)
         if judged_last(item):
             self._finish_held(item.session, wait=True)
+            self._wait_for_lanes()
+        if (lane := _lane(item)) is not None and not _stopping(item.session):
+            self._wait_for_lanes(lane)
         if not _stopping(item.session):
             findings = item.stash[_findings_key] = Findings()
             item.stash[_begin_key] = self.journal.marker()
@@ -262,8 +339,17 @@ class Session:
                 if deferred:
                     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
                 _report(item, reports)
+            if _marker(item).kwargs.get("before") is not None:
+                self._let_lanes_go(item.session.items[item.session.items.index(item) + 1 :])
         self._finish_held(item.session, wait=nextitem is None)
         return True
+
+    def _end_quick_checks(self, session: pytest.Session) -> None:
+        """Tell the lanes, once, that no quick check is left that they could disturb."""
+        assert self.run is not None
+        if not self.run.lanes.quick_checks_over.is_set():
+            self._finish_held(session, wait=True)
+            self.run.lanes.quick_checks_over.set()
 
     def _finish_held(self, session: pytest.Session, wait: bool) -> None:
         """Finish the checks whose quiet window is over; with `wait`, all of them."""
@@ -415,7 +501,7 @@ class Session:
         text = "\n".join(self._details(requirement_id, outcome))
         if report.outcome == "skipped":
             path, line, _ = report.location
-            report.longrepr = (path, (line or 0) + 1, outcome.reason or text)
+            report.longrepr = (path, (line or 0) + 1, f"{requirement_id} {outcome.verdict}: {outcome.reason or text}")
         else:
             report.longrepr = text if report.outcome == "failed" else None
 
@@ -440,10 +526,13 @@ class Session:
         category = "error" if verdict is Verdict.ERROR else _PYTEST_OUTCOME.get(verdict, "skipped")
         if verdict is Verdict.KNOWN_FAIL:
             category = "xfailed"
+        if category == "skipped" and self._summing_up:
+            return category, letter, "UNDECIDED"  # pytest writes that before several of them; their reasons name them
         return category, letter, f"{word} {' '.join(str(each) for each in ids)}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The line per area, then every deviation."""
+        self._summing_up = True
         if self.untestable is not None:
             terminalreporter.section("as-conformance: nothing could be tested", sep="=", red=True)
             terminalreporter.write_line(self.untestable)
@@ -538,6 +627,7 @@ class Session:
             spec=str(self.version or "newest claimed"),
             started_at=self.journal.began_at,
             duration=time.monotonic() - self.journal.began,
+            waits=[Wait(each.name, each.seconds, each.longest_wait) for each in (run.lanes if run else ())],
             notes=[*(run.notes if run else []), *filter(None, (self.untestable, self.failure))],
         )
 
@@ -579,6 +669,22 @@ def judged_last(item: pytest.Item) -> bool:
     """Whether a check judges the whole run and so comes after all others."""
     marker = item.get_closest_marker("requirement")
     return marker is not None and bool(marker.kwargs.get("last"))
+
+
+def _lane(item: pytest.Item) -> type[Lane] | None:
+    """The lane that a check waits for."""
+    lane: type[Lane] | None = _marker(item).kwargs.get("lane")
+    return lane
+
+
+def _turn(item: pytest.Item) -> int:
+    """When a check comes: before a lane begins, with the quick ones, when a lane has observed something, at the end."""
+    if not requirement_ids(item):
+        return 1
+    if judged_last(item):
+        return 3
+    kwargs = _marker(item).kwargs
+    return 2 if kwargs.get("lane") is not None else 0 if kwargs.get("before") is not None else 1
 
 
 def _report(item: pytest.Item, reports: list[TestReport]) -> None:

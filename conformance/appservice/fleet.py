@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -130,6 +130,23 @@ class Appservice:
                 seen.add(txn_id)
                 found += [(exchange, event) for event in events_of(exchange)]
         return found
+
+    def ephemeral(self, since: int = 0) -> list[tuple[Exchange, Event]]:
+        """Every item of every `ephemeral` since a marker; a repeated transaction counts again."""
+        return [(exchange, item) for exchange in self.transactions(since) for item in ephemeral_of(exchange)]
+
+    def await_ephemeral(self, wanted: Callable[[Event], bool], since: int) -> tuple[Exchange, Event] | None:
+        """The first ephemeral item since a marker that is wanted, waiting for it; None when none came in time."""
+
+        def look(changed: Iterable[Exchange]) -> tuple[Exchange, Event] | None:
+            for exchange in changed:
+                if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
+                    for item in ephemeral_of(exchange):
+                        if wanted(item):
+                            return exchange, item
+            return None
+
+        return self.journal.wait_until(look, since, self.deliver_wait)
 
     def _wait_for_event(self, event_id: str) -> tuple[Exchange, Event] | None:
         def contains(changed: Any) -> tuple[Exchange, Event] | None:
@@ -365,9 +382,18 @@ class Fleet:
 
 def events_of(exchange: Exchange) -> list[Event]:
     """The events of a transaction; what is no list of objects counts as none (TXN-03 and TXN-04 judge the form)."""
+    return _objects(exchange, "events")
+
+
+def ephemeral_of(exchange: Exchange) -> list[Event]:
+    """The ephemeral data of a transaction, as far as it has the form; see :func:`events_of`."""
+    return _objects(exchange, "ephemeral")
+
+
+def _objects(exchange: Exchange, key: str) -> list[Event]:
     try:
         body = exchange.request_json
     except NotJson:
         return []
-    events = body.get("events") if isinstance(body, dict) else None
-    return [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+    found = body.get(key) if isinstance(body, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []

@@ -70,7 +70,8 @@ def reply(code: str, route: Route, exchange: Exchange) -> Reply:
     """The fixed answer of appservice `code` to a request about third-party networks."""
     if code == "L" and not route.legacy:
         return unrecognized()
-    fields = dict(exchange.query)
+    # Homeservers that still speak v1.3 put their token beside the fields (AS: Authorization).
+    fields = {key: value for key, value in exchange.query if key != "access_token"}
     if route.kind is Kind.PROTOCOL and (code, route.subject) in METADATA:
         return answer(json=METADATA[code, route.subject])
     if route.kind is Kind.THIRDPARTY_USERS and fields == KNOWN_USER_FIELDS:

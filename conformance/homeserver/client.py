@@ -100,6 +100,41 @@ class Response:
         return f"{self.status} {self.errcode}" if self.errcode else str(self.status)
 
 
+#: The target of the call that a thread is making.
+_calling = threading.local()
+
+
+class _Verbatim:
+    """Puts the target on the request line as a check wrote it: urllib3 writes %3a as %3A."""
+
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        target = getattr(_calling, "target", "")
+        printable = target.isascii() and target.isprintable() and " " not in target
+        super().putrequest(method, target if target and printable else url, *args, **options)  # type: ignore[misc]
+
+
+class _Connection(_Verbatim, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _TlsConnection(_Verbatim, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+
 class Client:
     """Calls to one homeserver over one pool of connections."""
 
@@ -114,7 +149,7 @@ class Client:
         # Proxies, .netrc and the like of this machine are not part of a conformance run.
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=32))
+            self._session.mount(scheme, _Adapter(pool_maxsize=32))
 
     def close(self) -> None:
         """Drop the pooled connections; they die with the target."""
@@ -204,6 +239,7 @@ class Client:
         # requests would otherwise normalise what a check wrote on purpose.
         prepared.url = self.base_url + target
         pause = (min(timeout, 10.0), timeout)
+        _calling.target = self._prefix + target
         with self._session.send(prepared, timeout=pause, allow_redirects=False, stream=True) as answer:
             # The library's time-outs are between two bytes; a trickling answer needs a deadline of its own.
             content = bytearray()

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import itertools
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ class Humans:
     admission: Admission = field(default_factory=Admission)
     #: H1, H2 and H3 have parts of their own in checks.
     _turns: Iterator[int] = field(default_factory=lambda: itertools.cycle((0, 4, 5)))
+    _others: Iterator[int] = field(default_factory=lambda: itertools.count(6))
+    #: Lanes ask for users too.
+    _making: threading.Lock = field(default_factory=threading.Lock)
     _made: list[User] = field(default_factory=list)
     _failure: Inconclusive | None = None
 
@@ -53,17 +57,18 @@ class Humans:
 
         :raises Inconclusive: there is no way to have so many; for the same reason whenever one more is asked for.
         """
-        while len(self._made) <= index:
-            if self._failure is not None:
-                raise Inconclusive(self._failure.reason, *self._failure.evidence)
-            try:
-                self._made.append(self._make(len(self._made)))
-            except NoAnswer as error:
-                raise Inconclusive(f"no ordinary user: {error}", error.exchange) from error
-            except Inconclusive as error:
-                self._failure = error
-                raise
-        return self._made[index]
+        with self._making:
+            while len(self._made) <= index:
+                if self._failure is not None:
+                    raise Inconclusive(self._failure.reason, *self._failure.evidence)
+                try:
+                    self._made.append(self._make(len(self._made)))
+                except NoAnswer as error:
+                    raise Inconclusive(f"no ordinary user: {error}", error.exchange) from error
+                except Inconclusive as error:
+                    self._failure = error
+                    raise
+            return self._made[index]
 
     def on_duty(self) -> User:
         """H or one of two stand-ins, in turn: no single user should meet a limit on messages. H alone where there are
@@ -76,6 +81,16 @@ class Humans:
             with suppress(Inconclusive):
                 return self[index]
         return self[0]
+
+    def another(self) -> User:
+        """A user whom nobody else gets, for a lane; somebody on duty where there are no more users to be had.
+
+        :raises Inconclusive: there is not even H.
+        """
+        index = next(self._others)
+        with suppress(Inconclusive):
+            return self[index]
+        return self.on_duty()
 
     @property
     def tokens(self) -> list[str]:

@@ -13,10 +13,7 @@ from typing import Any
 
 from conformance.appservice.registration import Registration
 from conformance.homeserver.process import TargetFailed
-from conformance.homeserver.target import Managed
-
-#: Never reached: no federation, nothing outside loopback.
-SERVER_NAME = "hq.test"
+from conformance.homeserver.target import SERVER_NAME, Managed
 
 _UNLIMITED = {"per_second": 10000, "burst_count": 10000}
 #: Finite, so that the rows about rate limits meet one within 300 messages even at 9 messages a second, on a busy

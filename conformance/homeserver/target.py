@@ -14,6 +14,9 @@ import requests
 from conformance.appservice.registration import Registration, write
 from conformance.homeserver.process import HomeserverProcess, TargetFailed, free_port
 
+#: The name of homeservers that the suite starts. Never reached: no federation, nothing outside loopback.
+SERVER_NAME = "hq.test"
+
 #: Seconds that a managed homeserver may take until it answers.
 BOOT_WAIT = 90.0
 

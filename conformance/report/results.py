@@ -89,6 +89,15 @@ class Results:
         return {verdict.value: counted[verdict] for verdict in Verdict}
 
 
+@dataclass(frozen=True)
+class Wait:
+    """A lane: how long it played, and the longest single wait that the homeserver imposed, in seconds."""
+
+    name: str
+    seconds: float
+    longest: float
+
+
 def as_json(
     results: Results,
     *,
@@ -99,6 +108,7 @@ def as_json(
     started_at: float,
     duration: float,
     notes: Iterable[str],
+    waits: Iterable[Wait] = (),
 ) -> dict[str, Any]:
     """The content of results.json. `started_at` is seconds since the epoch, `duration` seconds."""
     return {
@@ -110,7 +120,10 @@ def as_json(
         "started": datetime.fromtimestamp(started_at, UTC).isoformat(timespec="milliseconds"),
         "duration_s": round(duration, 3),
         "requirements": [_entry(requirement, results.of(requirement)) for requirement in results.catalogue],
-        "waits": [],
+        "waits": [
+            {"name": each.name, "seconds": round(each.seconds, 3), "longest_server_wait_s": round(each.longest, 3)}
+            for each in waits
+        ],
         "summary": results.summary(),
         "notes": [results.redactor.text(note) for note in notes],
     }

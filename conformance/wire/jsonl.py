@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from conformance.wire.exchange import Exchange
+from conformance.wire.exchange import Direction, Exchange, Headers, Phase
 from conformance.wire.redaction import Redactor
 
 #: Characters of a body that are kept; what is longer is cut, its true length stands in `body_bytes`.
@@ -55,6 +55,50 @@ def write(path: Path, exchanges: Iterable[Exchange], began: float, redactor: Red
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for exchange in exchanges:
             file.write(json.dumps(entry(exchange, began, redactor), ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> list[Exchange]:
+    """The exchanges of a journal that was written before; times count from its beginning, secrets stay replaced.
+
+    Bodies are what was kept of them.
+
+    :raises OSError: the file cannot be read.
+    :raises ValueError: a line is no entry of a journal.
+    """
+    with path.open(encoding="utf-8") as file:
+        try:
+            return [_exchange(json.loads(line)) for line in file if line.strip()]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no journal: {error}") from error
+
+
+def _exchange(entry: dict[str, Any]) -> Exchange:
+    request, response = entry["request"], entry["response"]
+    return Exchange(
+        number=entry["number"],
+        direction=Direction(entry["direction"]),
+        party=entry["party"],
+        method=entry["method"],
+        target=entry["target"],
+        request_headers=_headers(request["headers"]),
+        started=entry["started_s"],
+        request_body=request["body"].encode(),
+        kernel_stamp=entry["kernel_stamp"],
+        phase=Phase(entry["phase"]),
+        # When the body was complete is not kept; that it was, is.
+        received=None if entry["phase"] == Phase.ARRIVING else entry["started_s"],
+        status=response and response["status"],
+        response_headers=_headers(response["headers"]) if response else (),
+        response_body=response["body"].encode() if response else b"",
+        answer_from=entry["answer_from_s"],
+        answer_until=entry["answer_until_s"],
+        failure=entry["failure"],
+        notes=tuple(entry["notes"]),
+    )
+
+
+def _headers(pairs: list[list[str]]) -> Headers:
+    return tuple((name, value) for name, value in pairs)
 
 
 def _since(moment: float | None, began: float) -> float | None:

@@ -119,6 +119,7 @@ def test_a_redirect_is_an_answer_and_not_followed(client: Client, httpserver: HT
         "/%2E%2E/a",
         "/a;b=c,d+e!$&'()*",
         "/a?user_id=%40a%3Ahs&x=a+b&x=&y",
+        "/a%3a?user_id=%40a%3ahs&x=%c3%a4",
     ],
 )
 def test_targets_go_out_as_they_are_written(journal: Journal, target: str) -> None:

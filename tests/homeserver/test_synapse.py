@@ -13,7 +13,8 @@ import requests
 
 from conformance.appservice.registration import Registration
 from conformance.appservice.roster import enlist, free_ports
-from conformance.homeserver.synapse import SERVER_NAME, Synapse
+from conformance.homeserver.synapse import Synapse
+from conformance.homeserver.target import SERVER_NAME
 
 pytestmark = pytest.mark.synapse
 

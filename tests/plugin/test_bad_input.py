@@ -39,7 +39,9 @@ def untestable(pytester: pytest.Pytester, *arguments: str | Path) -> str:
     ("arguments", "said"),
     [
         (["--hs", "nonsense"], "--hs nonsense: there is no such homeserver; there are synapse, reference"),
-        (["--hs", "reference"], "not available yet"),
+        (["--hs", "reference", "--defect", "no-such"], "there is no such defect or variant"),
+        (["--hs", "synapse", "--defect", "batches-of-one"], "only the reference homeserver has defects"),
+        (["--hs", "reference", "--hs-user", "alice:secret"], "--hs reference registers its own users"),
         (["--hs", "synapse", "--hs-url", "http://localhost:1"], "--hs-url and --hs name different homeservers"),
         (["--hs-url", "http://localhost:1"], "--hs-url needs --as-registrations DIR"),
         (["--hs-url", "localhost:8008", "--as-registrations", "x"], "not a URL such as http://localhost:8008"),

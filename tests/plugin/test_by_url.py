@@ -11,7 +11,8 @@ import pytest
 from conformance.appservice.registration import Registration, read
 from conformance.appservice.roster import CODES_BY_ID, free_ports
 from conformance.cli import main
-from conformance.homeserver.synapse import SERVER_NAME, Synapse
+from conformance.homeserver.synapse import Synapse
+from conformance.homeserver.target import SERVER_NAME
 
 pytestmark = pytest.mark.synapse
 
