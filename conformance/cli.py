@@ -93,6 +93,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"the fleet listens on ports from N on, one for each appservice ({PORT_BASE})",
     )
+    registrations.add_argument(
+        "--posix",
+        action="store_true",
+        help="write a file more, for REG-10: its regex has a bracket class, [[:digit:]], and a homeserver that cannot "
+        "read it may refuse to start",
+    )
+    registrations.add_argument(
+        "--fuzz-seed",
+        type=int,
+        metavar="N",
+        help="write three files more, with some 150 generated namespaces drawn from this seed, for NSUSER-13, "
+        "NSALIAS-16 and NSALIAS-19",
+    )
     registrations.set_defaults(function=_registrations)
 
     requirements = commands.add_parser(
@@ -117,6 +130,21 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--format", choices=("table", "json", "markdown"), default="table")
     matrix.set_defaults(function=_kill_matrix)
 
+    example = commands.add_parser(
+        "example",
+        help="play the worked IRC example of the drafts of 2015 and print it",
+        description="Play the worked IRC example of the drafts of 2015 on the reference homeserver, and print every "
+        "request and answer: an introduction to the whole protocol. Exit code 1: a step went wrong.",
+    )
+    example.add_argument(
+        "--spec",
+        choices=("draft-004", "draft-001"),
+        default="draft-004",
+        help="whose example: the later drafts', in which the appservice makes room and user (draft-004), or the "
+        "second draft's, in which the homeserver makes them out of its answers (draft-001)",
+    )
+    example.set_defaults(function=_example)
+
     later = commands.add_parser("compare", help="compare the results of runs (not available yet)")
     later.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     later.set_defaults(function=_later)
@@ -125,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _registrations(arguments: argparse.Namespace) -> None:
     from conformance.appservice.registration import BadRegistration, write
-    from conformance.appservice.roster import enlist
+    from conformance.appservice.roster import OPTIONAL, ROSTER, enlist, fuzzed
 
     parts = urlsplit(arguments.as_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc != _host(parts.netloc):
@@ -135,9 +163,11 @@ def _registrations(arguments: argparse.Namespace) -> None:
     if not arguments.server_name or set(arguments.server_name) & set("@#!/ "):
         raise _Usage(f"--server-name {arguments.server_name}: not a server name such as example.org or localhost:8448")
     try:
-        written = write(
-            arguments.directory, enlist(arguments.server_name, arguments.as_url, _ports(arguments.port_base))
-        )
+        roles = (*ROSTER, *OPTIONAL) if arguments.posix else ROSTER
+        if arguments.fuzz_seed is not None:
+            roles = (*roles, *fuzzed(arguments.fuzz_seed, arguments.server_name))
+        ports = _ports(arguments.port_base, len(roles))
+        written = write(arguments.directory, enlist(arguments.server_name, arguments.as_url, ports, roles))
     except BadRegistration as error:
         raise _Usage(str(error)) from error
     files = "\n".join(f"                   - {path.resolve()}" for path in written)
@@ -150,11 +180,9 @@ def _host(netloc: str) -> str:
     return netloc if netloc.endswith("]") else netloc.rpartition(":")[0] or netloc
 
 
-def _ports(base: int) -> Iterator[int]:
-    from conformance.appservice.roster import ROSTER
-
-    if not 1 <= base <= 65535 - len(ROSTER):
-        raise _Usage(f"--port-base {base}: not a port with {len(ROSTER)} more after it")
+def _ports(base: int, count: int) -> Iterator[int]:
+    if not 1 <= base <= 65535 - count:
+        raise _Usage(f"--port-base {base}: not a port with {count} more after it")
     return itertools.count(base)
 
 
@@ -200,6 +228,16 @@ def _kill_matrix(arguments: argparse.Namespace) -> int:
     show = {"table": killing.table, "json": killing.as_json, "markdown": killing.markdown}[arguments.format]
     print(show(cases), end="")
     return 0 if all(case.right for case in cases) else 1
+
+
+def _example(arguments: argparse.Namespace) -> int:
+    from conformance.example import performance
+
+    problem = False
+    for line in performance(arguments.spec):
+        print(line)
+        problem = problem or line.lstrip().startswith("WRONG")
+    return int(problem)
 
 
 def _later(arguments: argparse.Namespace) -> None:

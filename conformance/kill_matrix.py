@@ -22,10 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from conformance.catalogue import load
+from conformance.catalogue.versions import LATEST, OLD_DIALECTS, Version, applies
 from conformance.reference.defects import Defect, Variant, defects, variants
 
 #: The case without any defect.
 CONFORMING = Variant("conforming", "The reference homeserver as it is.", ())
+
+#: The same in each of the old dialects.
+CONFORMING_THEN = tuple(
+    Variant(f"conforming-{name}", f"The reference homeserver as it is, with --spec {name}.", (), spec=name)
+    for name in OLD_DIALECTS.values()
+)
 
 #: Requirements that no homeserver shows which has the legacy login API and claims the newest version.
 UNSHOWN = ("ADMIN-18", "ADMIN-19", "ADMIN-20", "AUTH-08")
@@ -94,7 +101,9 @@ class Case:
         if isinstance(self.subject, Defect):
             return []
         excused = {*UNSHOWN, *self.subject.loses}
-        undecided = (each for each, verdict in self.verdicts.items() if verdict not in _DECIDED)
+        catalogue, version = load(), _version(self.subject)
+        judged = {id: verdict for id, verdict in self.verdicts.items() if applies(catalogue[id], version)}
+        undecided = (each for each, verdict in judged.items() if verdict not in _DECIDED)
         return [each for each in undecided if each not in excused]
 
     @property
@@ -128,7 +137,8 @@ def subjects(ids: Sequence[str] = (), area: str | None = None, full: bool = True
 
     :raises KeyError: there is none of that name.
     """
-    known: dict[str, Defect | Variant] = {CONFORMING.id: CONFORMING, **variants(), **defects()}
+    conforming = {each.id: each for each in (CONFORMING, *CONFORMING_THEN)}
+    known: dict[str, Defect | Variant] = {**conforming, **variants(), **defects()}
     if ids:
         return [known[each] for each in ids]
     if area is not None:
@@ -158,9 +168,16 @@ def rows(subject: Defect | Variant, full: bool) -> list[str] | None:
     """The requirements that a case runs: all (None), or a defect's areas and what it declares."""
     if full or isinstance(subject, Variant):
         return None
-    areas = {each.rpartition("-")[0] for each in subject.breaks}
-    near = {each.id for each in load() if each.area in areas and each.timing in _QUICK} - _LONG
+    areas = {each.partition("-")[0] for each in subject.breaks}
+    version = _version(subject)
+    near = {each.id for each in load() if each.area in areas and each.timing in _QUICK and applies(each, version)}
+    near -= _LONG
     return sorted(near | {*subject.breaks, *subject.also, *subject.needs})
+
+
+def _version(subject: Defect | Variant) -> Version:
+    """The version by which a case is judged."""
+    return LATEST if subject.spec is None else Version.parse(subject.spec)
 
 
 def run(
@@ -222,7 +239,8 @@ def _play(subject: Defect | Variant, only: list[str] | None, directory: str) -> 
             stream.flush()
             os.dup2(output.fileno(), stream.fileno() if _has_file(stream) else 1)
     words = ["--hs", "reference", *_WAITS, "--conformance-report", "report", "-q", "-p", "no:cacheprovider"]
-    words += ["--defect", subject.id] if subject is not CONFORMING else []
+    words += ["--defect", subject.id] if subject not in (CONFORMING, *CONFORMING_THEN) else []
+    words += ["--spec", subject.spec] if subject.spec is not None else []
     words += ["--only", ",".join(only)] if only is not None else []
     code = int(pytest.main(words))
     with suppress(ValueError):

@@ -23,7 +23,11 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     (
         "--hs-restart-command",
-        {"metavar": "CMD", "help": "how to restart the homeserver of --hs-url; without it RESTART rows are skipped"},
+        {
+            "metavar": "CMD",
+            "help": "restarts the homeserver of --hs-url, at the end of the run; {signal} is TERM or KILL; "
+            "without it what needs a restart is not decided",
+        },
     ),
     (
         "--as-registrations",
@@ -46,8 +50,17 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {
             "metavar": "VERSION",
             "help": "version to judge by: v1.1 ... v1.19, or latest (all rules, whatever the homeserver claims); "
-            "default: the newest that the homeserver claims",
+            "default: the newest that the homeserver claims; or a dialect of 2015: draft-003, draft-001, draft-000, "
+            "draft-004, r0",
         },
+    ),
+    (
+        "--hs-client-path",
+        {"metavar": "PATH", "help": "with a draft: base path of the client-server API (/_matrix/client/api/v1)"},
+    ),
+    (
+        "--hs-appservice-path",
+        {"metavar": "PATH", "help": "with a draft: what stands before /register (/_matrix/appservice/v1)"},
     ),
     ("--only", {"metavar": "LIST", "help": "requirement ids, areas and levels, comma-separated: TXN,RETRY-05,must"}),
     (
@@ -72,6 +85,10 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {"metavar": "S", "help": "seconds that an event may take to be pushed (30; the reference 5)"},
     ),
     (
+        "--overall-wait",
+        {"metavar": "S", "help": "seconds that the run may last; what is not decided by then never is (3600)"},
+    ),
+    (
         "--conformance-report",
         {"metavar": "DIR", "help": "write results.json, journal.jsonl and what a managed homeserver left to DIR"},
     ),
@@ -79,6 +96,28 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "--baseline-update",
         {"action": "store_true", "help": "write --baseline anew from this run: new failures in, passes out"},
+    ),
+    (
+        "--fuzz-seed",
+        {
+            "metavar": "N",
+            "help": "what the fuzzing of namespaces draws from (1); the same seed asks the same questions",
+        },
+    ),
+    (
+        "--fuzz-examples",
+        {
+            "metavar": "N",
+            "help": "questions of each kind about generated namespaces (300; the reference 170); 0: no fuzzing",
+        },
+    ),
+    (
+        "--fuzz-namespaces",
+        {
+            "metavar": "N",
+            "help": "also draw N worlds of registrations, boot the homeserver with them, and shrink what is wrong; for "
+            "homeservers that the suite starts",
+        },
     ),
     (
         "--defect",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 
+from conformance.appservice.roster import LATE
 from conformance.catalogue.versions import newest
-from conformance.homeserver.client import CLIENT, NoAnswer, Response
+from conformance.homeserver.client import CLIENT, NoAnswer, Response, segment
 from conformance.homeserver.process import TargetFailed
 from conformance.run import Run
 from conformance.verdict import Inconclusive
@@ -16,12 +17,58 @@ def preflight(run: Run) -> None:
 
     :raises TargetFailed: nothing can be tested; the message says what to do.
     """
-    _versions(run)
+    if run.client.dialect.lists_versions:
+        _versions(run)
+    else:
+        _login(run)
     _rejects_strangers(run)
-    _registrations(run)
-    run.fleet.connect(run.client, run.names, run.server_name)
+    if run.client.dialect.admission is None:
+        _registrations(run)
+        run.fleet.connect(run.client, run.names, run.server_name)
+    else:
+        _enrolments(run)
     _software(run)
     _reaches_the_fleet(run)
+
+
+def _login(run: Run) -> None:
+    """Make sure that there is a homeserver of a time without `/versions`."""
+    path = run.client.dialect.placed(f"{CLIENT}/login")
+    answer = _ask(run, path)
+    if not answer.ok or not isinstance(answer.json.get("flows"), list):
+        raise TargetFailed(
+            f"{run.client.base_url} is no homeserver of that time, or its client-server API is elsewhere: GET {path} "
+            f"was answered {answer}; --hs-client-path says where it is"
+        )
+
+
+def _enrolments(run: Run) -> None:
+    """Have the appservices register themselves, but for those that do so in a check (drafts: Registration).
+
+    DRAFT-REG-01 judges the answers; here they only say what can be tested.
+    """
+    try:
+        run.server_name = run.humans[0].server_name
+    except Inconclusive as error:
+        raise TargetFailed(f"nothing can be tested: {error.reason}") from error
+    run.fleet.connect(run.client, run.names, run.server_name)
+    refusals = []
+    for member in run.fleet:
+        if member.code in LATE:
+            continue
+        try:
+            answer = run.enroll(member)
+        except NoAnswer as error:
+            raise TargetFailed(f"the homeserver at {run.client.base_url} does not answer: {error}") from error
+        if not answer.ok or not isinstance(answer.json.get("hs_token"), str):
+            refusals.append(answer)
+            run.unloaded[member.code] = f"appservice {member.code} could not register itself: answered {answer}"
+    if len(refusals) == len([member for member in run.fleet if member.code not in LATE]):
+        raise TargetFailed(
+            f"no appservice could register itself: POST {run.client.dialect.admin_path('register')} was answered "
+            f"{refusals[0]}. The homeserver's administrator has to store each as_token of the registration files "
+            "first; --hs-appservice-path says where the path is another"
+        )
 
 
 def _versions(run: Run) -> None:
@@ -101,9 +148,11 @@ def _reaches_the_fleet(run: Run) -> None:
     if not any(member.listener for member in run.fleet):
         return
     marker = run.journal.marker()
-    for stimulus in (_a_message_among_ghosts, _a_message_for_the_sender, _a_ping):
+    stimuli = [_a_message_among_ghosts, _a_message_for_the_sender]
+    stimuli.append(_a_ping if run.client.dialect.has_ping else _an_invite)
+    for stimulus in stimuli:
         for member in run.fleet:
-            if member.code in ("A", "B") and member.code not in run.unloaded:
+            if member.code in ("A", "B", "S") and member.code not in run.unloaded:
                 try:
                     stimulus(run, member.code)
                 except (Inconclusive, NoAnswer):
@@ -129,6 +178,16 @@ def _a_message_for_the_sender(run: Run, code: str) -> None:
     room = human.create_room()
     run.fleet[code].sender.join(room)
     human.send(room)
+
+
+def _an_invite(run: Run, code: str) -> None:
+    human = run.humans[0]
+    human.provoke(
+        "POST",
+        f"/rooms/{segment(human.create_room())}/invite",
+        json={"user_id": run.fleet[code].unregistered().user_id},
+        timeout=run.budgets.deliver,
+    )
 
 
 def _a_ping(run: Run, code: str) -> None:

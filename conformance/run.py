@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from conformance.appservice.fleet import Appservice, Fleet
+from conformance.appservice.registration import Registration
 from conformance.catalogue.versions import Version
-from conformance.homeserver.client import Client, NoAnswer
+from conformance.homeserver.client import Client, NoAnswer, Response
 from conformance.homeserver.humans import Humans
-from conformance.homeserver.target import Target
+from conformance.homeserver.target import Managed, Restartable, Target
 from conformance.homeserver.users import Names
 from conformance.lanes.lane import Lanes
 from conformance.markers import Markers
+from conformance.namespaces.fuzz import Fuzz, Plan
 from conformance.verdict import Blocked
 from conformance.wire.journal import Journal
+from conformance.wire.lateness import Lateness
 from conformance.wire.redaction import Redactor
 
 T = TypeVar("T")
@@ -68,11 +71,27 @@ class Run:
     #: Appservices that cannot be used, by code, and why (REG-01).
     unloaded: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    #: How exactly times can be judged on this machine.
+    lateness: Lateness = field(default_factory=Lateness)
+    #: Makes another homeserver like the target, under some name, with some registrations and data of its own; None: the
+    #: target is not ours to start.
+    another: Callable[[str, Sequence[Registration]], Managed] | None = None
+    #: How namespaces are fuzzed.
+    plan: Plan = field(default_factory=Plan)
+    #: The target itself, when it can be restarted.
+    restartable: Restartable | None = None
     _gone: str | None = None
 
     def __post_init__(self) -> None:
         self.markers = Markers(self)
         self.lanes = Lanes(self)
+        self.fuzz = Fuzz(self)
+
+    def beside(self, target: Target, fleet: Fleet, client: Client, humans: Humans, server_name: str) -> Run:
+        """The same run on another homeserver, with other appservices and users: what comes is in the same journal."""
+        return replace(
+            self, target=target, fleet=fleet, client=client, humans=humans, server_name=server_name, unloaded={}
+        )
 
     def appservice(self, code: str) -> Appservice:
         """An appservice of the fleet.
@@ -81,8 +100,22 @@ class Run:
         :raises Inconclusive: there is no registration file for it.
         """
         if code in self.unloaded:
-            raise Blocked("REG-01", self.unloaded[code])
+            loading = "REG-01" if self.client.dialect.admission is None else "DRAFT-REG-01"
+            raise Blocked(loading, self.unloaded[code])
         return self.fleet[code]
+
+    def enroll(self, member: Appservice, body: Mapping[str, Any] | None = None) -> Response:
+        """Have an appservice register itself over HTTP (drafts: Registration); whatever the homeserver answers.
+
+        Once it is registered its sender is known by the rooms it makes.
+        """
+        answer = member.enroll(body)
+        if answer.ok and isinstance(token := answer.json.get("hs_token"), str):
+            self.redactor.add(token, f"hs_token of {member.code}")
+            user_id = member.sender.whoami().json.get("user_id")
+            if isinstance(user_id, str):
+                member.sender.user_id = user_id
+        return answer
 
     def eventually(self, probe: Callable[[], T | None]) -> T | None:
         """Ask the homeserver again and again until `probe` returns something; None when T_deliver is over."""

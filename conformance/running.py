@@ -25,15 +25,15 @@ from conformance import __version__
 from conformance import settings as settings_module
 from conformance.appservice import registration as registration_files
 from conformance.appservice import roster
-from conformance.appservice.fleet import Fleet
+from conformance.appservice.fleet import Fleet, listen
 from conformance.appservice.registration import BadRegistration, Registration
 from conformance.catalogue import load
-from conformance.catalogue.versions import LATEST, Version, applies, newest
+from conformance.catalogue.versions import LATEST, Version, applies, bounds, newest
 from conformance.homeserver.client import Client, NoAnswer
 from conformance.homeserver.humans import Humans
 from conformance.homeserver.process import TargetFailed
 from conformance.homeserver.synapse import Synapse
-from conformance.homeserver.target import SERVER_NAME, ByCommand, ByUrl, Target
+from conformance.homeserver.target import SERVER_NAME, ByCommand, ByUrl, Managed, Target
 from conformance.homeserver.users import Names
 from conformance.lanes.lane import Lane
 from conformance.preflight import preflight
@@ -132,6 +132,9 @@ class Session:
         #: Why the suite itself failed, if it did.
         self.failure: str | None = None
         self._held: list[_Held] = []
+        #: Whether namespaces may be fuzzed, and whether a check does so.
+        self._may_fuzz = bool(settings.fuzzing.examples) and settings.dialect.is_modern
+        self._fuzzes = False
         self._summing_up = False
         self._target: Target | None = None
         self._directory: Path | None = None
@@ -147,6 +150,9 @@ class Session:
             f"as-conformance {__version__}: {target}; reading {reading}; "
             f"version {given.version or 'the newest that the homeserver claims'}"
         ]
+        if self._fuzzes:
+            fuzzing = given.fuzzing
+            lines.append(f"fuzzing of namespaces: --fuzz-seed {fuzzing.seed} --fuzz-examples {fuzzing.examples}")
         if given.baseline is not None:
             lines.append(f"baseline: {given.baseline}, {len(given.known)} entries")
         return lines
@@ -155,7 +161,7 @@ class Session:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Select by --only, and put the checks into catalogue order, those about the whole run last."""
         order = {requirement_id: place for place, requirement_id in enumerate(self.results.catalogue.ids())}
-        chosen, left_out = [], []
+        chosen, left_out, unfuzzed = [], [], []
         for item in items:
             ids = requirement_ids(item)
             unknown = [each for each in ids if each not in order]
@@ -164,13 +170,20 @@ class Session:
             if ids and self.settings.only is not None and not self.settings.only.intersection(ids):
                 left_out.append(item)
                 continue
+            if ids and _marker(item).kwargs.get("fuzz"):
+                if not self._may_fuzz:
+                    unfuzzed.append(item)
+                    continue
+                self._fuzzes = True
             chosen.append(item)
             for each in ids:
                 requirement = self.results.catalogue[each]
                 item.user_properties += [("requirement", each), ("level", str(requirement.level))]
         chosen.sort(key=lambda item: (_turn(item), min((order[i] for i in requirement_ids(item)), default=0)))
-        if left_out:
-            self.config.hook.pytest_deselected(items=left_out)
+        if left_out or unfuzzed:
+            self.config.hook.pytest_deselected(items=[*left_out, *unfuzzed])
+        for item in unfuzzed:
+            self.results.skipped.update(dict.fromkeys(requirement_ids(item), "fuzzing is turned off"))
         items[:] = chosen
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
@@ -209,7 +222,7 @@ class Session:
         self._target = target = self._make_target(registrations, self._directory)
         ends.callback(target.stop)
         target.start()
-        client = Client(target.url, self.journal)
+        client = Client(target.url, self.journal, given.dialect)
         ends.callback(client.close)
         names = Names()
         run = Run(
@@ -224,7 +237,12 @@ class Session:
             strict=given.strict,
             version=given.version,
             notes=list(fleet.notes),
+            plan=given.fuzzing,
+            another=None if isinstance(target, ByUrl) else self._another,
+            restartable=target if isinstance(target, ByUrl) and target.restartable else None,
         )
+        run.lateness.start()
+        ends.callback(run.lateness.stop)
         preflight(run)
         run.version = self.version = given.version or newest(run.claimed) or LATEST
         self.run = run
@@ -232,36 +250,56 @@ class Session:
         ends.callback(run.lanes.stop)
 
     def _start_fleet(self) -> tuple[list[Registration], Fleet]:
-        """The fleet, listening. Ports that the suite chooses may be taken by somebody else a moment later."""
-        for tries_left in reversed(range(_PORT_TRIES)):
-            registrations = self._registrations()
-            fleet = Fleet(registrations, self.journal, self.settings.bind, self.settings.budgets.deliver)
-            try:
-                fleet.start()
-            except BadRegistration:
-                fleet.stop()
-                if self.settings.registrations is not None or not tries_left:
-                    raise
-                continue
-            break
+        """The fleet, listening."""
+        given = self.settings
+
+        def made(registrations: list[Registration]) -> Fleet:
+            return Fleet(registrations, self.journal, given.bind, given.budgets.deliver, given.dialect)
+
+        tries = 1 if given.registrations is not None else _PORT_TRIES
+        registrations, fleet = listen(self._registrations, made, tries)
         for each in registrations:
             self.redactor.add(each.as_token, f"as_token of {each.code}")
             self.redactor.add(each.hs_token, f"hs_token of {each.code}")
         return registrations, fleet
 
     def _registrations(self) -> list[Registration]:
+        roles = roster.of_dialect(self.settings.dialect)
         if self.settings.registrations is not None:
-            return registration_files.read(self.settings.registrations, roster.CODES_BY_ID)
+            known = (*roles, *roster.FUZZED) if self._fuzzes else roles
+            return registration_files.read(self.settings.registrations, {role.id: role.code for role in known})
+        if self.settings.command is not None:  # which may refuse to start with a file that it cannot read
+            roles = tuple(role for role in roles if role not in roster.OPTIONAL)
+        if self._fuzzes:
+            roles = (*roles, *roster.fuzzed(self.settings.fuzzing.seed, SERVER_NAME))
         host = self.settings.bind
-        return roster.enlist(SERVER_NAME, f"http://{host}", roster.free_ports(host))
+        if self.settings.dialect.is_modern and host == "127.0.0.1":
+            unsure = self.settings.command is not None
+            roles = (*roles, *(role for role in roster.elsewhere() if not (unsure and role.host.startswith("["))))
+        return roster.enlist(SERVER_NAME, f"http://{host}", roster.free_ports(host), roles)
 
     def _make_target(self, registrations: list[Registration], directory: Path) -> Target:
         if self.settings.url is not None:
-            return ByUrl(self.settings.url)
+            return ByUrl(self.settings.url, self.settings.restart_command)
         if self.settings.command is not None:
             return ByCommand(self.settings.command, SERVER_NAME, directory, registrations)
         if self.settings.name == "reference":
             return self._make_reference(registrations)
+        return Synapse(directory, registrations)
+
+    def _another(self, name: str, registrations: Sequence[Registration]) -> Managed:
+        """A further homeserver like the target, with a directory of its own."""
+        assert self._directory is not None
+        directory = self._directory / name
+        directory.mkdir()
+        if self.settings.command is not None:
+            return ByCommand(self.settings.command, SERVER_NAME, directory, registrations)
+        if self.settings.name == "reference":
+            from conformance.homeserver.reference import ReferenceProcess
+
+            token = self.settings.admission.registration_token
+            assert token is not None
+            return ReferenceProcess(directory, registrations, token, self.settings.defect)
         return Synapse(directory, registrations)
 
     def _make_reference(self, registrations: list[Registration]) -> Target:
@@ -270,7 +308,7 @@ class Session:
         token = self.settings.admission.registration_token
         assert token is not None
         self.redactor.add(token, "registration token")
-        return Reference(registrations, token, self.settings.defect)
+        return Reference(registrations, token, self.settings.defect, self.settings.dialect)
 
     # Lanes
 
@@ -298,11 +336,18 @@ class Session:
         assert self.run is not None
         waited = 0.0
         while playing := [lane for lane in self.run.lanes.playing if kind in (None, type(lane))]:
+            if self._time_is_over():
+                self.run.lanes.stop()
+                return
             playing[0].join(_LOOK)
             waited += _LOOK
             if waited >= _SAY and self.config.get_verbosity() >= 0:
                 waited = 0.0
                 self._say("; ".join(self.run.lanes.statuses()))
+
+    def _time_is_over(self) -> bool:
+        """Whether the run has lasted as long as it may, however much the homeserver keeps it busy."""
+        return time.monotonic() - self.journal.began > self.settings.overall
 
     def _say(self, text: str) -> None:
         """Tell who waits at the terminal what for."""
@@ -388,12 +433,13 @@ class Session:
             return
         assert self.version is not None
         self.run.check_alive()
+        if self._time_is_over() and not judged_last(item):
+            raise Inconclusive(f"the run has lasted {self.settings.overall:g} s: see --overall-wait")
         collect(item.stash[_findings_key])
         judged = [self.results.catalogue[each] for each in requirement_ids(item)]
         if not any(applies(each, self.version) for each in judged):
             each = judged[0]
-            bounds = f"since {each.since}" + (f" until {each.until}" if each.until else "")
-            raise _NotClaimed(f"holds {bounds}; judged by {self.version}")
+            raise _NotClaimed(f"holds {bounds(each)}; judged by {self.version}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -552,6 +598,8 @@ class Session:
         )
         for note in self.run.notes:
             terminalreporter.write_line(f"note: {note}")
+        for line in terminal.reading_lines(self.run.fuzz.lines()):
+            terminalreporter.write_line(line)
         for line in terminal.area_lines(self.results):
             terminalreporter.write_line(line)
         if self.settings.report is not None:
@@ -603,17 +651,22 @@ class Session:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def _keep_homeserver_files(self, directory: Path) -> None:
-        """Keep the log and the configuration of a managed homeserver, but no registrations, keys or databases."""
-        files = [] if self._directory is None else [*self._directory.glob("*.log"), *self._directory.glob("*.yaml")]
-        for path in files:
-            directory.mkdir(exist_ok=True)
+        """Keep logs and configurations of managed homeservers, but no registrations, keys or databases."""
+        if self._directory is None:
+            return
+        for path in sorted(self._directory.rglob("*")):
+            if path.suffix not in (".log", ".yaml") or path.parent.name == "registrations":
+                continue
+            kept = directory / path.relative_to(self._directory)
+            kept.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text(encoding="utf-8", errors="backslashreplace")
-            (directory / path.name).write_text(self.redactor.text(text), encoding="utf-8")
+            kept.write_text(self.redactor.text(text), encoding="utf-8")
 
     def _content(self) -> dict[str, Any]:
         run = self.run
         name, version = run.software if run else (self.settings.name or "unknown", None)
         target = self._target
+        reading = terminal.reading_lines(run.fuzz.lines()) if run else []
         return results.as_json(
             self.results,
             suite_version=__version__,
@@ -628,7 +681,7 @@ class Session:
             started_at=self.journal.began_at,
             duration=time.monotonic() - self.journal.began,
             waits=[Wait(each.name, each.seconds, each.longest_wait) for each in (run.lanes if run else ())],
-            notes=[*(run.notes if run else []), *filter(None, (self.untestable, self.failure))],
+            notes=[*(run.notes if run else []), *reading, *filter(None, (self.untestable, self.failure))],
         )
 
 

@@ -13,9 +13,11 @@ import pytest
 from conformance.catalogue import load
 from conformance.catalogue.selection import select
 from conformance.catalogue.versions import LATEST, Version
+from conformance.dialects import Dialect, dialect_of
 from conformance.homeserver.humans import Admission
 from conformance.homeserver.process import TargetFailed
-from conformance.homeserver.target import check_command
+from conformance.homeserver.target import check_command, check_restart_command
+from conformance.namespaces.fuzz import Plan
 from conformance.plugin import option
 from conformance.report.baseline import BadBaseline, Known
 from conformance.report.baseline import read as read_baseline
@@ -27,6 +29,12 @@ NAMES = ("synapse", "reference")
 #: The waits for the reference homeserver, whose own are short.
 REFERENCE_BUDGETS = Budgets(backoff=12.0, block=24.0, quiet=0.5, deliver=5.0, scale=0.05)
 
+#: Questions of each kind about generated namespaces: Synapse takes ten seconds for all of them.
+EXAMPLES, EXAMPLES_OF_THE_REFERENCE = 300, 170
+
+#: Seconds that a run may last.
+OVERALL = 3600.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -35,6 +43,7 @@ class Settings:
     url: str | None
     name: str | None
     command: str | None
+    restart_command: str | None
     #: How the reference homeserver deviates.
     defect: str | None
     registrations: Path | None
@@ -42,14 +51,20 @@ class Settings:
     admission: Admission
     #: None: the newest version that the homeserver claims.
     version: Version | None
+    #: How the homeserver speaks.
+    dialect: Dialect
     #: The ids that are judged; None: all.
     only: frozenset[str] | None
     strict: bool
     budgets: Budgets
+    #: Seconds that the run may last.
+    overall: float
     report: Path | None
     baseline: Path | None
     known: dict[str, Known]
     update_baseline: bool
+    #: How namespaces are fuzzed.
+    fuzzing: Plan
 
 
 def read(config: pytest.Config) -> Settings:
@@ -66,13 +81,16 @@ def read(config: pytest.Config) -> Settings:
     if name is not None and name not in NAMES:
         raise pytest.UsageError(f"--hs {name}: there is no such homeserver; there are {', '.join(NAMES)}")
     defect = _defect(name, _text(config, "defect"))
-    if _text(config, "hs-restart-command"):
-        raise pytest.UsageError("--hs-restart-command: restarting a homeserver is not available yet")
-    if command is not None:
-        try:
+    restart_command = _text(config, "hs-restart-command")
+    try:
+        if restart_command is not None:
+            check_restart_command(restart_command)
+        if command is not None:
             check_command(command)
-        except TargetFailed as error:
-            raise pytest.UsageError(str(error)) from error
+    except TargetFailed as error:
+        raise pytest.UsageError(str(error)) from error
+    if restart_command is not None and url is None:
+        raise pytest.UsageError("--hs-restart-command goes with --hs-url: what the suite starts it restarts by itself")
     registrations = _path(config, "as-registrations")
     if url is not None and registrations is None:
         raise pytest.UsageError(
@@ -86,23 +104,45 @@ def read(config: pytest.Config) -> Settings:
     if update and baseline is None:
         raise pytest.UsageError("--baseline-update needs --baseline FILE")
     reference = name == "reference"
+    version = _version(_spec(config, defect))
     return Settings(
         url=url,
         name=name,
         command=command,
+        restart_command=restart_command,
         defect=defect,
         registrations=registrations,
         bind=_text(config, "as-bind") or "127.0.0.1",
         admission=_of_the_reference(_admission(config)) if reference else _admission(config),
-        version=_version(_text(config, "spec")),
+        version=version,
+        dialect=_dialect(config, version, name),
         only=_only(_text(config, "only")),
         strict=_reading(_text(config, "reading") or "lenient"),
         budgets=_budgets(config, REFERENCE_BUDGETS if reference else Budgets()),
+        overall=_seconds(config, "overall-wait", OVERALL),
         report=_report(config),
         baseline=baseline,
         known=_known(baseline, update),
         update_baseline=update,
+        fuzzing=_fuzzing(config, reference, managed=url is None),
     )
+
+
+def _fuzzing(config: pytest.Config, reference: bool, managed: bool) -> Plan:
+    examples = _count(config, "fuzz-examples", EXAMPLES_OF_THE_REFERENCE if reference else EXAMPLES)
+    worlds = _count(config, "fuzz-namespaces", 0)
+    if worlds and not managed:
+        raise pytest.UsageError("--fuzz-namespaces needs a homeserver that the suite starts: --hs or --hs-command")
+    return Plan(_count(config, "fuzz-seed", Plan.seed), examples, worlds)
+
+
+def _count(config: pytest.Config, name: str, default: int) -> int:
+    text = _text(config, name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise pytest.UsageError(f"--{name} {text}: not a number from 0 on")
+    return int(text)
 
 
 def _text(config: pytest.Config, name: str) -> str | None:
@@ -150,9 +190,41 @@ def _version(text: str | None) -> Version | None:
         version = Version.parse(text)
     except ValueError as error:
         raise pytest.UsageError(f"--spec {text}: {error}") from error
-    if version.dialect != "modern":
-        raise pytest.UsageError(f"--spec {text}: the draft dialects are not available yet")
     return version
+
+
+def _spec(config: pytest.Config, defect: str | None) -> str | None:
+    """`--spec`, or else the dialect of the defect."""
+    given = _text(config, "spec")
+    if defect is None:
+        return given
+    from conformance.reference.defects import spec_of
+
+    own = spec_of(defect)
+    if own is not None and given not in (None, own):
+        raise pytest.UsageError(f"--defect {defect} is one of --spec {own}, not of {given}")
+    return given or own
+
+
+def _dialect(config: pytest.Config, version: Version | None, name: str | None) -> Dialect:
+    """How the homeserver speaks, with the base paths that were given."""
+    dialect = dialect_of(version)
+    if name == "synapse" and dialect.admission is not None:
+        raise pytest.UsageError(f"--spec {version}: the Synapse of this environment does not speak the drafts of 2015")
+    given = {each: _base(config, each) for each in ("hs-client-path", "hs-appservice-path")}
+    wrong = [each for each, path in given.items() if path is not None and dialect.is_modern]
+    if given["hs-appservice-path"] is not None and dialect.admission is None:
+        wrong.append("hs-appservice-path")
+    if wrong:
+        raise pytest.UsageError(f"--{wrong[0]} goes with the --spec of a draft")
+    return dialect.with_bases(*given.values())
+
+
+def _base(config: pytest.Config, name: str) -> str | None:
+    text = _text(config, name)
+    if text is not None and not text.startswith("/"):
+        raise pytest.UsageError(f"--{name} {text}: not a path such as /_matrix/client/api/v1")
+    return text.rstrip("/") if text is not None else None
 
 
 def _only(text: str | None) -> frozenset[str] | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from conformance.appservice import thirdparty
@@ -15,6 +16,7 @@ from conformance.appservice.registration import BadRegistration, Registration
 from conformance.appservice.roster import ROLES
 from conformance.appservice.routes import Kind, Route, route_of
 from conformance.appservice.script import Reply, Script, answer
+from conformance.dialects import BY_APPSERVICE, MODERN, Dialect
 from conformance.homeserver.client import Client, Response
 from conformance.homeserver.users import Names, User
 from conformance.verdict import Broken, Inconclusive
@@ -31,12 +33,16 @@ Event = dict[str, Any]
 class Appservice:
     """One fake appservice: what it received, what it answers, and what it does on the homeserver."""
 
-    def __init__(self, registration: Registration, journal: Journal, deliver_wait: float) -> None:
+    def __init__(
+        self, registration: Registration, journal: Journal, deliver_wait: float, dialect: Dialect = MODERN
+    ) -> None:
+        #: In dialects in which it registers itself, the `hs_token` is the one it got last.
         self.registration = registration
         self.code = registration.code
         self.journal = journal
         #: Seconds that an event may take to arrive.
         self.deliver_wait = deliver_wait
+        self.dialect = dialect
         self.listener: Listener | None = None
         self._scripts: dict[tuple[Kind, str | None], Script] = {}
         self._scripts_lock = threading.Lock()
@@ -84,7 +90,7 @@ class Appservice:
 
     def route(self, exchange: Exchange) -> Route:
         """What a request to this appservice asks."""
-        return route_of(exchange, self.registration.base_path)
+        return route_of(exchange, self.registration.base_path, self.dialect.table)
 
     def requests(self, kind: Kind | None = None, since: int = 0, subject: str | None = None) -> list[Exchange]:
         """The requests that arrived since a marker, optionally of one kind and about one subject."""
@@ -117,7 +123,7 @@ class Appservice:
             (exchange, event)
             for exchange in self.transactions(since)
             for event in events_of(exchange)
-            if event.get("event_id") == event_id
+            if self._is_event(event, event_id)
         ]
 
     def received(self, since: int = 0) -> list[tuple[Exchange, Event]]:
@@ -126,7 +132,7 @@ class Appservice:
         found = []
         for exchange in self.transactions(since):
             txn_id = self.route(exchange).subject
-            if txn_id not in seen:
+            if txn_id not in seen or not self.dialect.distinct_ids:
                 seen.add(txn_id)
                 found += [(exchange, event) for event in events_of(exchange)]
         return found
@@ -153,11 +159,23 @@ class Appservice:
             for exchange in changed:
                 if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
                     for event in events_of(exchange):
-                        if event.get("event_id") == event_id:
+                        if self._is_event(event, event_id):
                             return exchange, event
             return None
 
         return self.journal.wait_until(contains, 0, self.deliver_wait)
+
+    def _is_event(self, event: Event, event_id: str) -> bool:
+        if "event_id" in event or self.dialect.event_ids:
+            return event.get("event_id") == event_id
+        return bool(event.get("content") == self._sent(event_id))
+
+    def _sent(self, event_id: str) -> Any:
+        """The content with which an event was sent; no message of the suite has the text of another."""
+        calls = self.journal.since(
+            0, lambda e: e.direction is Direction.TO_HOMESERVER and event_id.encode() in e.response_body
+        )
+        return calls[0].request_json if calls and calls[0].request_body else None
 
     def await_event(self, event_id: str) -> Event:
         """An event that is set-up or control: as it was pushed, waiting for it.
@@ -242,6 +260,26 @@ class Appservice:
 
     # What it does on the homeserver
 
+    def enroll(self, body: Mapping[str, Any] | None = None) -> Response:
+        """Register itself over HTTP (drafts: Registration), with another body than its own if one is given.
+
+        A `hs_token` in the answer is its token from now on. Whatever the homeserver answers is returned.
+        """
+        admission = self.dialect.admission
+        assert admission is not None, f"{self.dialect.name} has no HTTP registration"
+        content = admission.body(self.registration) if body is None else body
+        answer = self.sender.client.call("POST", f"{admission.base}/register", party=self.code, json=content)
+        token = answer.json.get("hs_token")
+        if answer.ok and isinstance(token, str) and token:
+            self.registration = replace(self.registration, hs_token=token)
+        return answer
+
+    def leave(self) -> Response:
+        """Unregister itself over HTTP (drafts: Unregister); whatever the homeserver answers."""
+        path = self.dialect.admin_path("unregister")
+        body = {"as_token": self.registration.as_token}
+        return self.sender.client.call("POST", path, party=self.code, json=body)
+
     def connect(self, client: Client, names: Names, server_name: str) -> None:
         """Say which homeserver its users act on."""
         sender = f"@{self.registration.sender_localpart}:{server_name}"
@@ -274,7 +312,7 @@ class Appservice:
 
     def register(self, localpart: str, **content: Any) -> Response:
         """Register a ghost by `as_token` (AS: Server admin style permissions); whatever the homeserver answers."""
-        body = {"type": "m.login.application_service", "username": localpart, "inhibit_login": True} | content
+        body = self.dialect.ghost(localpart) | content
         return self.sender.call("POST", "/register", json=body)
 
     def ghost(self, prefix: str | None = None) -> User:
@@ -283,7 +321,7 @@ class Appservice:
         :raises Inconclusive: the homeserver did not register it.
         """
         ghost = self.unregistered(prefix)
-        body = {"type": "m.login.application_service", "username": ghost.localpart, "inhibit_login": True}
+        body = self.dialect.ghost(ghost.localpart)
         self.sender.do(f"register the ghost {ghost}", "POST", "/register", json=body)
         return ghost
 
@@ -292,8 +330,7 @@ class Appservice:
 
         :raises Inconclusive: the homeserver did not log it in.
         """
-        identifier = {"type": "m.id.user", "user": ghost.localpart}
-        body = {"type": "m.login.application_service", "identifier": identifier}
+        body = self.dialect.login(BY_APPSERVICE, ghost.localpart)
         answer = self.sender.do(f"log in as {ghost}", "POST", "/login", json=body)
         token = answer.json.get("access_token")
         if not isinstance(token, str):
@@ -305,13 +342,19 @@ class Fleet:
     """All appservices of a run, by code, on listeners of their own."""
 
     def __init__(
-        self, registrations: list[Registration], journal: Journal, bind: str = "127.0.0.1", deliver_wait: float = 30.0
+        self,
+        registrations: list[Registration],
+        journal: Journal,
+        bind: str = "127.0.0.1",
+        deliver_wait: float = 30.0,
+        dialect: Dialect = MODERN,
     ) -> None:
         self._endpoint = Endpoint(journal)
-        self._bind = bind
+        #: The address it listens on.
+        self.bind = bind
         self._dead: list[socket.socket] = []
         self._switch_interval = sys.getswitchinterval()
-        self._members = {each.code: Appservice(each, journal, deliver_wait) for each in registrations}
+        self._members = {each.code: Appservice(each, journal, deliver_wait, dialect) for each in registrations}
 
     def __getitem__(self, code: str) -> Appservice:
         """An appservice by its code.
@@ -350,13 +393,15 @@ class Fleet:
                     raise BadRegistration(f"the url of registration {member.registration.id!r} names no port")
                 continue
             try:
-                if ROLES[member.code].listens:
-                    member.listener = self._endpoint.listen(member.code, self._bind, port, member.respond)
+                role = ROLES[member.code]
+                if role.listens:
+                    for host in addresses(role.host.strip("[]")) if role.host else (self.bind,):
+                        member.listener = self._endpoint.listen(member.code, host, port, member.respond)
                 else:
                     self._keep_dead(port)
             except OSError as error:
                 raise BadRegistration(
-                    f"port {port} of registration {member.registration.id!r} cannot be listened on at {self._bind}: "
+                    f"port {port} of registration {member.registration.id!r} cannot be listened on at {self.bind}: "
                     f"{error.strerror or error}; end what uses it, or write the registrations for other ports"
                 ) from error
 
@@ -364,7 +409,7 @@ class Fleet:
         # Bound and never listening: connections are refused and nobody else can take the port.
         dead = socket.socket()
         self._dead.append(dead)
-        dead.bind((self._bind, port))
+        dead.bind((self.bind, port))
 
     def connect(self, client: Client, names: Names, server_name: str) -> None:
         """Say which homeserver the fleet's users act on."""
@@ -378,6 +423,39 @@ class Fleet:
             dead.close()
         self._dead.clear()
         sys.setswitchinterval(self._switch_interval)
+
+
+def addresses(host: str) -> list[str]:
+    """All addresses of a host, as a homeserver may choose any of them.
+
+    :raises OSError: it has none.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def listen(
+    enlist: Callable[[], list[Registration]], made: Callable[[list[Registration]], Fleet], tries: int = 5
+) -> tuple[list[Registration], Fleet]:
+    """A fleet that listens, and its registrations. A port that was free may be taken by somebody else a moment later.
+
+    :param enlist: makes the registrations, with other ports each time.
+    :param made: makes the fleet of them.
+    :param tries: how often to choose ports.
+    :raises BadRegistration: a port cannot be had.
+    """
+    while True:
+        registrations = enlist()
+        fleet = made(registrations)
+        try:
+            fleet.start()
+        except BadRegistration:
+            fleet.stop()
+            tries -= 1
+            if not tries:
+                raise
+            continue
+        return registrations, fleet
 
 
 def events_of(exchange: Exchange) -> list[Event]:

@@ -159,6 +159,30 @@ def read(directory: Path, codes_by_id: dict[str, str]) -> list[Registration]:
     return [found[code] for code in codes_by_id.values() if code in found]
 
 
+def read_all(directory: Path) -> list[Registration]:
+    """All registrations in a directory, as a homeserver reads them; whether they exclude each other is its business.
+
+    :raises BadRegistration: nothing there, unreadable, not JSON, or not a registration.
+    """
+    from conformance.schemas import problems
+
+    found = []
+    for path in sorted((*directory.glob("*.yaml"), *directory.glob("*.yml"), *directory.glob("*.json"))):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadRegistration(f"cannot read {path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise BadRegistration(f"{path} is not JSON ({error})") from error
+        wrong = problems("registration", content) or _url_problems(content["url"])
+        if wrong:
+            raise BadRegistration(f"{path} is no valid registration: {wrong[0]}")
+        found.append(Registration.from_json(path.stem, content))
+    if not found:
+        raise BadRegistration(f"{directory} holds no registration file (*.yaml, *.yml, *.json)")
+    return found
+
+
 def _url_problems(url: str | None) -> list[str]:
     try:
         _ = urlsplit(url or "").port

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conformance.appservice.registration import Namespace, Registration
+from conformance.dialects import Dialect
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Role:
     extra: dict[str, Any] = field(default_factory=dict)
     #: False: its port is bound but nobody ever listens there.
     listens: bool = True
+    #: What stands for the host in its url, and where it listens; empty: the fleet's.
+    host: str = ""
 
     @property
     def sender_localpart(self) -> str:
@@ -61,7 +64,7 @@ ROSTER: tuple[Role, ...] = (
         extra={
             "receive_ephemeral": True,
             "rate_limited": False,
-            "protocols": ["hqp-meta", "hqp-multi", "hqp-gone", "hqp-look", "hqp-bad", "hqp a/b"],
+            "protocols": ["hqp-meta", "hqp-multi", "hqp-gone", "hqp-look", "hqp-bad", "hqp-down", "hqp a/b#é?%2f"],
         },
     ),
     Role(
@@ -145,26 +148,147 @@ ROSTER: tuple[Role, ...] = (
     ),
 )
 
+#: Those of a second homeserver, which is started beside the run to be stopped and started again.
+RESTARTED: tuple[Role, ...] = tuple(
+    Role(
+        f"R{number}",
+        f"hq-restart-{number}",
+        purpose,
+        base_path=f"/as/r{number}",
+        users=(_own(f"@hqr{number}-.*"),),
+        aliases=(_own(f"#hqr{number}-.*"),),
+    )
+    for number, purpose in enumerate(
+        (
+            "is healthy across restarts",
+            "is down when the homeserver is stopped",
+            "is slow when the homeserver is stopped",
+            "is slow when the homeserver crashes",
+            "is well when the homeserver crashes",
+            "has a transaction under way when the homeserver crashes",
+            "is down across a restart",
+        ),
+        1,
+    )
+)
+
+#: Those that register themselves in the dialects of 2015, beside the roster; see :mod:`conformance.dialects`.
+DRAFTED: tuple[Role, ...] = (
+    Role(
+        "I",
+        "hq-irc",
+        "plays the worked IRC example of the drafts",
+        base_path="/as/irc",
+        users=(_own(r"@irc\.freenode\.net/.*"),),
+        aliases=(_own(r"#irc\.freenode\.net/.*"),),
+        rooms=(_own(r"!irc\.freenode\.net/.*"),),
+    ),
+    Role(
+        "S",
+        "hq-sigils",
+        "has regexes that match with and without sigil",
+        users=(_own(".*hqs-.*"),),
+        aliases=(_own(".*hqs-.*"),),
+    ),
+    Role("E", "hq-early", "registers in the middle of the run", users=(_own("@hqe-.*"),), aliases=(_own("#hqe-.*"),)),
+    Role("U", "hq-unregistered", "unregisters", users=(_own("@hqu-.*"),), aliases=(_own("#hqu-.*"),)),
+    Role("W", "hq-wrong", "tries to register wrongly", users=(_own("@hqw-.*"),), aliases=(_own("#hqw-.*"),)),
+)
+
+#: Those of them that a check registers when it comes to it.
+LATE = ("I", "E", "W")
+
+#: Those whose registration a homeserver may be unable to read: only one requirement needs each.
+OPTIONAL: tuple[Role, ...] = (
+    Role(
+        "P",
+        "hq-posix",
+        "has a bracket class in its regex",
+        base_path="/as/posix",
+        users=(_own("@hqp-[[:digit:]]{3}-.*"),),
+    ),
+)
+
+#: Those whose url names its host in another way than by an IPv4 address. They play where the fleet is on the loopback
+#: interface of a machine that has such a host.
+ELSEWHERE: tuple[Role, ...] = (
+    Role(
+        "Y",
+        "hq-ipv6",
+        "has an IPv6 address in its url",
+        base_path="/as/ipv6",
+        users=(_own("@hqy-.*"),),
+        host="[::1]",
+    ),
+    Role(
+        "Z",
+        "hq-named",
+        "has a host name in its url",
+        base_path="/as/named",
+        users=(_own("@hqz-.*"),),
+        host="localhost",
+    ),
+)
+
 #: The code of each appservice by the `id` in its registration file.
 CODES_BY_ID: dict[str, str] = {role.id: role.code for role in ROSTER}
 
+#: Those whose namespaces are drawn from a seed; see :func:`fuzzed`.
+FUZZED: tuple[Role, ...] = tuple(
+    Role(f"F{number}", f"hq-fuzz-{number}", "has generated namespaces", base_path=path)
+    for number, path in ((1, "/as/fuzz-1"), (2, "/as/fuzz-2"), (3, None))
+)
+
 #: The roles by code.
-ROLES: dict[str, Role] = {role.code: role for role in ROSTER}
+ROLES: dict[str, Role] = {role.code: role for role in (*ROSTER, *OPTIONAL, *ELSEWHERE, *FUZZED, *RESTARTED, *DRAFTED)}
 
 
-def enlist(server_name: str, as_url: str, ports: Iterator[int]) -> list[Registration]:
-    """The fleet's registrations, with fresh tokens.
+def fuzzed(seed: int, server_name: str) -> tuple[Role, ...]:
+    """The appservices with generated namespaces (:mod:`conformance.namespaces`), with those of a seed."""
+    from conformance.namespaces.cells import namespaces
+
+    drawn = namespaces(seed, server_name)
+    return tuple(
+        replace(role, users=drawn[role.code, "users"], aliases=drawn[role.code, "aliases"]) for role in FUZZED
+    )
+
+
+def of_dialect(dialect: Dialect) -> tuple[Role, ...]:
+    """The appservices that play in a dialect: where they register themselves, each needs a url."""
+    if dialect.admission is None:
+        return (*ROSTER, *OPTIONAL)
+    return (*(role for role in ROSTER if role.base_path is not None), *DRAFTED)
+
+
+def enlist(server_name: str, as_url: str, ports: Iterator[int], roles: Iterable[Role] = ROSTER) -> list[Registration]:
+    """The registrations of some appservices, the fleet's if not said otherwise, with fresh tokens.
 
     :param server_name: of the homeserver that will load them.
     :param as_url: scheme and host under which the homeserver reaches the fleet, without a port.
     :param ports: a port for every appservice but the one whose url is null.
     """
-    return [_enlist(role, server_name, as_url.rstrip("/"), ports) for role in ROSTER]
+    return [_enlist(role, server_name, as_url.rstrip("/"), ports) for role in roles]
+
+
+def elsewhere() -> tuple[Role, ...]:
+    """Those of :data:`ELSEWHERE` whose host this machine has."""
+    return tuple(role for role in ELSEWHERE if _can_listen(role.host.strip("[]")))
+
+
+def _can_listen(host: str) -> bool:
+    try:
+        for family, kind, proto, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, proto) as probe:
+                probe.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def _enlist(role: Role, server_name: str, as_url: str, ports: Iterator[int]) -> Registration:
     # B's token has the characters that a careless homeserver pastes into a URL as they are.
     awkward = "+/=" if role.code == "B" else ""
+    as_url = f"http://{role.host}" if role.host else as_url
     return Registration(
         code=role.code,
         id=role.id,

@@ -44,7 +44,10 @@ _V1 = "/_matrix/app/v1"
 _UNSTABLE = "/_matrix/app/unstable"
 
 #: method, prefix, kind, legacy. A prefix that ends in a slash is followed by one subject. The longest come first.
-_TABLE: tuple[tuple[str, str, Kind, bool], ...] = (
+Table = tuple[tuple[str, str, Kind, bool], ...]
+
+#: The routes of the present specification, those before r0.1.0 among them.
+MODERN_TABLE: Table = (
     ("PUT", f"{_V1}/transactions/", Kind.TRANSACTION, False),
     ("GET", f"{_V1}/users/", Kind.USER, False),
     ("GET", f"{_V1}/rooms/", Kind.ALIAS, False),
@@ -66,7 +69,7 @@ _TABLE: tuple[tuple[str, str, Kind, bool], ...] = (
 )
 
 
-def route(method: str, raw_path: str, base_path: str) -> Route:
+def route(method: str, raw_path: str, base_path: str, table: Table = MODERN_TABLE) -> Route:
     """The route of a request to an appservice whose url has `base_path`; Kind.UNKNOWN when there is none.
 
     Generous on purpose: a wrong method, a lost base path or a doubled slash are each the subject of one requirement.
@@ -75,7 +78,7 @@ def route(method: str, raw_path: str, base_path: str) -> Route:
     under_base = raw_path.startswith(base_path)
     path = raw_path[len(base_path) :] if under_base else raw_path
     path = re.sub(r"^/+", "/", path)
-    for verb, prefix, kind, legacy in _TABLE:
+    for verb, prefix, kind, legacy in table:
         if prefix.endswith("/"):
             # An unencoded slash in the subject belongs to another requirement: it is still that route.
             if not path.startswith(prefix) or len(path) == len(prefix):
@@ -89,6 +92,6 @@ def route(method: str, raw_path: str, base_path: str) -> Route:
     return Route(Kind.UNKNOWN, under_base=under_base)
 
 
-def route_of(exchange: Exchange, base_path: str) -> Route:
+def route_of(exchange: Exchange, base_path: str, table: Table = MODERN_TABLE) -> Route:
     """The route of an exchange; see :func:`route`."""
-    return route(exchange.method, exchange.raw_path, base_path)
+    return route(exchange.method, exchange.raw_path, base_path, table)

@@ -37,7 +37,7 @@ METADATA: dict[tuple[str, str], Any] = {
     ("A", "hqp-multi"): metadata(_instance("net1", "First"), _instance("net2", "Second")),
     ("A", "hqp-look"): metadata(_instance("look-net", "With look-ups")),
     ("A", "hqp-bad"): ["no", "metadata"],
-    ("A", "hqp a/b"): metadata(_instance("blank-net", "A protocol ID that needs encoding")),
+    ("A", "hqp a/b#é?%2f"): metadata(_instance("blank-net", "A protocol ID that needs encoding")),
     ("B", "hqp-multi"): metadata(_instance("net1", "First, of another appservice")),
     ("B", "hqp-b"): metadata(_instance("b-net", "B's own")),
     ("L", "hqp-legacy"): metadata(_instance("old-net", "On the old routes")),
@@ -72,6 +72,8 @@ def reply(code: str, route: Route, exchange: Exchange) -> Reply:
         return unrecognized()
     # Homeservers that still speak v1.3 put their token beside the fields (AS: Authorization).
     fields = {key: value for key, value in exchange.query if key != "access_token"}
+    if route.kind is Kind.PROTOCOL and route.subject == "hqp-down":
+        return answer(500, {"errcode": "M_UNKNOWN", "error": "out of order"})
     if route.kind is Kind.PROTOCOL and (code, route.subject) in METADATA:
         return answer(json=METADATA[code, route.subject])
     if route.kind is Kind.THIRDPARTY_USERS and fields == KNOWN_USER_FIELDS:

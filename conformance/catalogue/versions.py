@@ -78,6 +78,14 @@ def applies(requirement: Requirement, version: Version) -> bool:
     return requirement.until is None or version <= Version.parse(requirement.until)
 
 
+def bounds(requirement: Requirement) -> str:
+    """In which versions a requirement holds, in words."""
+    old = ", ".join(each for each in requirement.dialects if each != "modern")
+    if "modern" not in requirement.dialects:
+        return f"in {old} only"
+    return f"since {requirement.since}" + (f" until {requirement.until}" if requirement.until else "")
+
+
 def newest(claimed: Iterable[str]) -> Version | None:
     """The newest version among the strings of a homeserver's ``GET /versions``; None when it claims none we know.
 

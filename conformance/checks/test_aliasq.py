@@ -94,7 +94,7 @@ def test_only_those_are_asked_whose_namespace_it_is(run: Run, q: Appservice, hum
             member.must_not_be_asked(Kind.ALIAS, marker, f"{alias}, which only {q} is interested in", subject=alias)
 
 
-@requirement("ALIASQ-05", before=Q)
+@requirement("ALIASQ-05", shared=True, before=Q)
 def test_namespaces_that_are_not_exclusive_are_asked_about_too(run: Run, q: Appservice, human: User) -> None:
     """Of an unknown alias in a namespace that is not exclusive the appservice is asked."""
     _must_ask(run, q, human)
@@ -102,6 +102,12 @@ def test_namespaces_that_are_not_exclusive_are_asked_about_too(run: Run, q: Apps
     human.provoke("POST", f"/join/{segment(alias)}", json={})
     query = q.await_request(Kind.ALIAS, marker, subject=alias)
     expect(query, f"a query about {alias} at {q}", "none", *_joins(run, marker))
+
+
+@requirement("ALIASQ-05", shared=True, fuzz=True)
+def test_generated_namespaces_are_asked_about(run: Run) -> None:
+    """An appservice is asked about unknown aliases in its generated namespaces, exclusive or not."""
+    run.fuzz.accuse_as_well(run.fuzz.of_queries, "ALIASQ-05")
 
 
 @requirement("ALIASQ-06", before=Q)

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from conformance.appservice.fleet import Appservice, Event, events_of
+from conformance.appservice.fleet import Appservice, Event, ephemeral_of, events_of
 from conformance.homeserver.client import segment
 from conformance.homeserver.users import User
 from conformance.judges import ephemeral
 from conformance.judges.ephemeral import mentions, receipt, typists
+from conformance.lanes.lane import Lanes
 from conformance.lanes.v4 import V4
 from conformance.markers import matching_room
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.schemas import problems
-from conformance.verdict import Blocked, control, expect, listing, prefer, record
+from conformance.verdict import Blocked, Recorded, control, expect, listing, prefer, record
 from conformance.wire.exchange import Exchange, NotJson
 
 #: Milliseconds that a typing notice is good for.
@@ -357,6 +358,23 @@ def test_typing_in_the_senders_room_reaches_the_appservice(run: Run, a: Appservi
     _message(a, human, room)
     seen = _typing_comes(a, human, room)
     expect(seen, f"m.typing with {human} in {room}, where only the sender user is", "none")
+
+
+@requirement("EPH-21", lane=V4)
+def test_ephemeral_data_do_not_change_in_a_retry(run: Run, lanes: Lanes) -> None:
+    """A transaction that says who types says the same when it is tried again, though nobody types any more."""
+    typing = lanes[V4].typing.get()
+    first, *later = typing.outage.pending
+    items = ephemeral.unaged(ephemeral_of(first.first))
+    control(items, "the transaction that failed first has no ephemeral data", first.first)
+    control(later or typing.delivered, "after the outage nothing came", first.first)
+    dropped = not any(ephemeral_of(attempt.first) for attempt in later)
+    if dropped and not run.strict:
+        raise Recorded("ephemeral data do not survive an outage", first.first, *(each.first for each in later[:1]))
+    expect(later, "the transaction with ephemeral data tried again", "others only", first.first)
+    for attempt in later:
+        seen = ephemeral.unaged(ephemeral_of(attempt.first))
+        expect(seen == items, f"ephemeral: {items}", seen or "none", first.first, attempt.first)
 
 
 @requirement("EPH-22", last=True)

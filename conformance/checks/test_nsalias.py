@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from conformance.appservice.fleet import Appservice
-from conformance.homeserver.client import Response, segment
+from conformance.appservice.routes import Kind
+from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.users import User
 from conformance.requirement import requirement
 from conformance.run import Run
-from conformance.verdict import Blocked, control, expect, prefer
+from conformance.verdict import Blocked, control, expect, listing, prefer
 
 
 def _set(user: User, alias: str, room: str) -> Response:
@@ -107,7 +108,7 @@ def test_humans_may_use_open_aliases(run: Run, a: Appservice, human: User) -> No
         _must_be_set(human, run.alias(run.names.fresh("hqopen-") + tail), room)
 
 
-@requirement("NSALIAS-04")
+@requirement("NSALIAS-04", shared=True)
 def test_appservices_cannot_take_each_others_aliases(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """Creating an alias in another appservice's exclusive namespace is refused with M_EXCLUSIVE."""
     for thief, owner in ((b, a), (a, b)):
@@ -117,7 +118,13 @@ def test_appservices_cannot_take_each_others_aliases(run: Run, a: Appservice, b:
             _must_be_refused(user, run.alias(owner.fresh_localpart()), room, human)
 
 
-@requirement("NSALIAS-05")
+@requirement("NSALIAS-04", shared=True, fuzz=True)
+def test_generated_aliases_of_others(run: Run) -> None:
+    """Aliases near generated namespaces: those in another appservice's exclusive one are refused."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-04")
+
+
+@requirement("NSALIAS-05", shared=True)
 def test_an_open_namespace_does_not_open_anothers_exclusive_aliases(run: Run, a: Appservice, b: Appservice) -> None:
     """An alias in B's own open namespace and in A's exclusive one is A's alone."""
     room = b.sender.create_room()
@@ -128,7 +135,13 @@ def test_an_open_namespace_does_not_open_anothers_exclusive_aliases(run: Run, a:
     prefer(_is_exclusive(answer), expected, answer, answer.exchange)
 
 
-@requirement("NSALIAS-06")
+@requirement("NSALIAS-05", shared=True, fuzz=True)
+def test_generated_aliases_in_two_namespaces(run: Run) -> None:
+    """Aliases in a generated open namespace and in another appservice's exclusive one are that one's."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-05", softly=True)
+
+
+@requirement("NSALIAS-06", shared=True)
 def test_appservices_are_held_to_their_aliases(run: Run, a: Appservice, human: User) -> None:
     """Creating an alias outside its namespaces is refused with M_EXCLUSIVE, directly and in createRoom."""
     for user in (a.sender, a.ghost()):
@@ -146,7 +159,13 @@ def test_appservices_are_held_to_their_aliases(run: Run, a: Appservice, human: U
     expect(found is None, f"{run.alias(localpart)} does not resolve", f"it resolves to {found}", answer.exchange)
 
 
-@requirement("NSALIAS-07")
+@requirement("NSALIAS-06", shared=True, fuzz=True)
+def test_generated_aliases_of_nobody(run: Run) -> None:
+    """Aliases near generated namespaces: appservices are refused those outside their own."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-06")
+
+
+@requirement("NSALIAS-07", shared=True)
 def test_appservices_can_create_their_own_aliases(run: Run, a: Appservice, human: User) -> None:
     """An exclusive namespace is open to its appservice, also where another one has an open namespace within it."""
     tails = _tails(human, human.create_room())
@@ -154,6 +173,12 @@ def test_appservices_can_create_their_own_aliases(run: Run, a: Appservice, human
     for prefix in ("hqa-", "hqa-shared-"):
         for tail in tails:
             _must_be_set(a.sender, run.alias(run.names.fresh(prefix) + tail), room)
+
+
+@requirement("NSALIAS-07", shared=True, fuzz=True)
+def test_generated_aliases_of_ones_own(run: Run) -> None:
+    """Aliases in generated namespaces of its own are open to an appservice."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-07")
 
 
 @requirement("NSALIAS-08")
@@ -167,7 +192,7 @@ def test_ghosts_can_create_their_appservices_aliases(run: Run, a: Appservice, hu
         _must_be_set(ghost, run.alias(a.fresh_localpart() + tail), room)
 
 
-@requirement("NSALIAS-09")
+@requirement("NSALIAS-09", shared=True)
 def test_humans_cannot_delete_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
     """The administrator of a room can delete its ordinary aliases, but not one of an exclusive namespace."""
     room = human.create_room()
@@ -188,7 +213,13 @@ def test_humans_cannot_delete_exclusive_aliases(run: Run, a: Appservice, human: 
     expect(found == room, f"{alias} still resolves to {room}", found or "it does not resolve", answer.exchange)
 
 
-@requirement("NSALIAS-10")
+@requirement("NSALIAS-09", shared=True, fuzz=True)
+def test_generated_aliases_are_not_deleted_by_humans(run: Run) -> None:
+    """Humans cannot delete aliases of generated exclusive namespaces."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-09")
+
+
+@requirement("NSALIAS-10", shared=True)
 def test_appservices_can_delete_their_own_aliases(a: Appservice) -> None:
     """An appservice can delete an alias of its exclusive namespace, whichever of its users made it."""
     for remover in (a.sender, a.ghost()):
@@ -197,6 +228,12 @@ def test_appservices_can_delete_their_own_aliases(a: Appservice) -> None:
         expect(answer.status == 200, f"200 when {remover} deletes {alias}, made by {ghost}", answer, answer.exchange)
         found = ghost.resolve(alias)
         expect(found is None, f"{alias} is gone", f"it resolves to {found}", answer.exchange)
+
+
+@requirement("NSALIAS-10", shared=True, fuzz=True)
+def test_generated_aliases_are_deleted_by_their_appservice(run: Run) -> None:
+    """An appservice can delete aliases of its generated namespaces."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-10")
 
 
 @requirement("NSALIAS-11")
@@ -216,7 +253,7 @@ def test_appservices_can_delete_humans_aliases_in_their_open_namespace(run: Run,
     )
 
 
-@requirement("NSALIAS-12")
+@requirement("NSALIAS-12", shared=True)
 def test_appservices_cannot_delete_each_others_aliases(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """An alias of another appservice's exclusive namespace cannot be deleted and goes on resolving."""
     for thief, owner in ((b, a), (a, b)):
@@ -229,6 +266,12 @@ def test_appservices_cannot_delete_each_others_aliases(run: Run, a: Appservice, 
             expect(answer.refused, f"4xx when {user} deletes {alias} of {owner}", answer, answer.exchange)
             found = human.resolve(alias)
             expect(found == room, f"{alias} still resolves to {room}", found or "it does not resolve", answer.exchange)
+
+
+@requirement("NSALIAS-12", shared=True, fuzz=True)
+def test_generated_aliases_are_not_deleted_by_others(run: Run) -> None:
+    """Appservices cannot delete aliases of each other's generated exclusive namespaces."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-12")
 
 
 @requirement("NSALIAS-13")
@@ -269,6 +312,21 @@ def test_users_namespaces_reserve_no_aliases(run: Run, v1: Appservice, human: Us
         _must_be_accepted(human, run.alias(run.names.fresh(prefix)), room)
 
 
+@requirement("NSALIAS-16", fuzz=True)
+def test_generated_aliases(run: Run, a: Appservice, n: Appservice, human: User) -> None:
+    """Aliases near generated namespaces are reserved when an exclusive entry covers them, and only then."""
+    room = human.create_room()
+    _plain_alias(human, room)
+    for member, row in ((a, "NSALIAS-01"), (n, "NSALIAS-01")):
+        answer = _set(human, run.alias(member.fresh_localpart()), room)
+        if not _is_exclusive(answer):
+            raise Blocked(row, f"plain exclusive aliases of {member} are open to humans: {answer}", answer.exchange)
+    shared = _set(human, run.alias(run.names.fresh("hqopen-")), room)
+    if _is_exclusive(shared):
+        raise Blocked("NSALIAS-03", f"open namespaces of aliases are closed to humans: {shared}", shared.exchange)
+    run.fuzz.judge(run.fuzz.of_aliases(), "aliases")
+
+
 @requirement("NSALIAS-17")
 def test_an_exclusive_alias_entry_counts_behind_an_open_one(run: Run, b: Appservice, human: User) -> None:
     """An alias that B's open `#hqt-.*` and, after it, B's exclusive `#hqt-vip-.*` cover is exclusive."""
@@ -286,7 +344,7 @@ def test_an_exclusive_alias_entry_counts_behind_an_open_one(run: Run, b: Appserv
     expect(answer.status == 200, f"200 when a human sets {common}", answer, answer.exchange)
 
 
-@requirement("NSALIAS-18")
+@requirement("NSALIAS-18", shared=True)
 def test_an_open_namespace_does_not_delete_anothers_exclusive_aliases(
     run: Run, a: Appservice, b: Appservice, human: User
 ) -> None:
@@ -299,3 +357,25 @@ def test_an_open_namespace_does_not_delete_anothers_exclusive_aliases(
     still = human.resolve(alias)
     seen = f"{answer}; {alias} {'still resolves' if still == room else 'is gone'}"
     prefer(answer.refused and still == room, f"4xx when {b} deletes {alias}, exclusive to {a}", seen, answer.exchange)
+
+
+@requirement("NSALIAS-18", shared=True, fuzz=True)
+def test_generated_aliases_in_two_namespaces_are_not_deleted(run: Run) -> None:
+    """Nor those which an open namespace of their own covers too."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices_aliases, "NSALIAS-18", softly=True)
+
+
+@requirement("NSALIAS-19", fuzz=True)
+def test_generated_aliases_are_asked_about(run: Run, q: Appservice) -> None:
+    """An appservice is only asked about unknown aliases that its own namespaces cover."""
+    for prefix, asked in (("hqq-", ["Q"]), ("free-", [])):
+        alias, marker = run.alias(run.names.fresh(prefix)), run.journal.marker()
+        run.client.call("GET", f"{CLIENT}/directory/room/{segment(alias)}", party="human")
+        seen = [each.code for each in run.fleet if each.requests(Kind.ALIAS, marker, alias)]
+        control("Q" in seen or not asked, f"{q} is not asked about {alias} when it is looked up (ALIASQ-01)")
+        if seen != asked:
+            row = "ALIASQ-04" if asked else "ALIASQ-03"
+            raise Blocked(row, f"about {alias}, appservices are asked whom it does not concern: {listing(seen)}")
+    found = run.fuzz.of_queries()
+    found.accuse("NSALIAS-19")
+    found.must_suffice()

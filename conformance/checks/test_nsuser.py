@@ -106,7 +106,7 @@ def test_availability_knows_the_namespaces(run: Run, a: Appservice) -> Quiet:
     expect(is_free, "200 and available: true for a name in a namespace that is not exclusive", seen, free.exchange)
 
 
-@requirement("NSUSER-05")
+@requirement("NSUSER-05", shared=True)
 def test_appservices_cannot_take_each_others_names(run: Run, a: Appservice, b: Appservice) -> None:
     """Registering in another appservice's exclusive namespace is refused with M_EXCLUSIVE."""
     for member in (a, b):
@@ -117,7 +117,13 @@ def test_appservices_cannot_take_each_others_names(run: Run, a: Appservice, b: A
         expect(_is_exclusive(answer), f"M_EXCLUSIVE when {thief} registers {localpart}", answer, answer.exchange)
 
 
-@requirement("NSUSER-06")
+@requirement("NSUSER-05", shared=True, fuzz=True)
+def test_generated_names_of_others(run: Run) -> None:
+    """Names near generated namespaces: those in another appservice's exclusive one are refused."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices, "NSUSER-05")
+
+
+@requirement("NSUSER-06", shared=True)
 def test_an_open_namespace_does_not_open_anothers_exclusive_one(run: Run, a: Appservice, b: Appservice) -> None:
     """A name in B's own open namespace and in A's exclusive one is A's alone."""
     b.ghost()  # that B can register at all is NSUSER-08
@@ -127,7 +133,13 @@ def test_an_open_namespace_does_not_open_anothers_exclusive_one(run: Run, a: App
     expect(_is_exclusive(answer), expected, answer, answer.exchange)
 
 
-@requirement("NSUSER-07")
+@requirement("NSUSER-06", shared=True, fuzz=True)
+def test_generated_names_in_two_namespaces(run: Run) -> None:
+    """Names in a generated open namespace and in another appservice's exclusive one are that one's alone."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices, "NSUSER-06")
+
+
+@requirement("NSUSER-07", shared=True)
 def test_appservices_are_held_to_their_namespaces(run: Run, a: Appservice, human: User) -> None:
     """Registering outside its namespaces is refused with M_EXCLUSIVE, and there is no such user afterwards."""
 
@@ -146,7 +158,13 @@ def test_appservices_are_held_to_their_namespaces(run: Run, a: Appservice, human
             expect(not seen.ok, f"no user {localpart}", f"it has a profile ({seen})", answer.exchange, seen.exchange)
 
 
-@requirement("NSUSER-08")
+@requirement("NSUSER-07", shared=True, fuzz=True)
+def test_generated_names_of_nobody(run: Run) -> None:
+    """Names near generated namespaces: appservices are refused those outside their own."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices, "NSUSER-07")
+
+
+@requirement("NSUSER-08", shared=True)
 def test_appservices_can_register_in_their_own_namespace(run: Run, a: Appservice) -> None:
     """An exclusive namespace is open to its own appservice, also where another one has an open namespace within it."""
     for prefix in ("hqa-", "hqa-shared-"):
@@ -155,7 +173,13 @@ def test_appservices_can_register_in_their_own_namespace(run: Run, a: Appservice
         expect(answer.status == 200, f"200 when {a} registers its own {localpart}", answer, answer.exchange)
 
 
-@requirement("NSUSER-09")
+@requirement("NSUSER-08", shared=True, fuzz=True)
+def test_generated_names_of_ones_own(run: Run) -> None:
+    """Names in a generated exclusive namespace are open to its appservice."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices, "NSUSER-08")
+
+
+@requirement("NSUSER-09", shared=True)
 def test_appservices_share_open_namespaces(run: Run, a: Appservice, b: Appservice) -> None:
     """Both appservices that claim a namespace without exclusivity can register users in it, in either order."""
     for member in (a, b):
@@ -164,6 +188,12 @@ def test_appservices_share_open_namespaces(run: Run, a: Appservice, b: Appservic
         localpart = run.names.fresh("hqopen-")
         answer = member.register(localpart)
         expect(answer.status == 200, f"200 when {member} registers {localpart}", answer, answer.exchange)
+
+
+@requirement("NSUSER-09", shared=True, fuzz=True)
+def test_generated_names_in_shared_namespaces(run: Run) -> None:
+    """Names in generated open namespaces are open to their appservices."""
+    run.fuzz.accuse_as_well(run.fuzz.of_appservices, "NSUSER-09")
 
 
 @requirement("NSUSER-10")
@@ -214,6 +244,18 @@ def test_names_with_an_underscore_are_the_appservices(run: Run, a: Appservice, s
     localpart = run.names.fresh("_hqa_")  # whether the refused name is still free is NSUSER-01
     answer = a.register(localpart)
     expect(answer.status == 200, f"200 when A registers {localpart}", answer, answer.exchange)
+
+
+@requirement("NSUSER-13", fuzz=True)
+def test_generated_names(run: Run, a: Appservice, n: Appservice, signup: Signup) -> None:
+    """Names near generated namespaces are reserved when an exclusive entry covers them, and only then."""
+    signup.must_reserve(a.prefix)
+    signup.must_reserve("hqa2-", otherwise="REG-08")
+    signup.must_reserve(n.prefix, otherwise="NSUSER-14")
+    shared = signup.first(run.names.fresh("hqopen-"))
+    if shared.exclusive:
+        raise Blocked("NSUSER-03", f"open namespaces are closed to humans: {shared}", shared.exchange)
+    run.fuzz.judge(run.fuzz.of_humans(), "users")
 
 
 @requirement("NSUSER-14")

@@ -14,13 +14,15 @@ from conformance.appservice.routes import Kind
 from conformance.appservice.script import Answer, Reply, always, answer, closed_unanswered, redirect
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
+from conformance.judges import pings
 from conformance.lanes.lane import Lanes
 from conformance.lanes.q import Q, say_close
+from conformance.lanes.v4 import V4
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.schemas import problems
 from conformance.verdict import Broken, Inconclusive, control, expect, listing, prefer, record
-from conformance.wire.exchange import Exchange, NotJson
+from conformance.wire.exchange import Direction, Exchange, NotJson
 from conformance.wire.journal import Journal
 
 #: Seconds that a ping of an appservice that is not there may take.
@@ -207,6 +209,18 @@ def test_a_stranger_cannot_have_an_appservice_pinged(run: Run, b: Appservice) ->
     _must_not_be_pinged(b, marker, name, early)
 
 
+@requirement("PING-14", last=True)
+def test_nobody_is_pinged_unasked(run: Run, b: Appservice) -> None:
+    """Each ping of the run comes while an appservice waits for one that it asked for, or soon after; three at most."""
+    _must_work(b, run)
+    calls = run.journal.since(0, lambda exchange: exchange.direction is Direction.TO_HOMESERVER)
+    for member in run.fleet:
+        asked = pings.asked(calls, member.registration.id)
+        found = pings.unasked(member.requests(Kind.PING), asked, run.budgets.deliver)
+        expected = f"no ping of {member} that nobody asked for, and {pings.ATTEMPTS} at most for each that somebody did"
+        expect(found is None, expected, f"one more, and {len(asked)} calls in all", *([found] if found else []))
+
+
 @requirement("PING-15")
 def test_the_id_in_the_path_of_a_ping_is_decoded(run: Run, a: Appservice, b: Appservice) -> None:
     """A's id has a blank, which is %20 in the path; any other character may be encoded as well."""
@@ -261,6 +275,17 @@ def test_a_closed_connection_is_a_failed_connection(run: Run, q: Appservice) -> 
     expected = "502 M_CONNECTION_FAILED for an appservice that closes the connection of its ping"
     expect(failed or timed_out, expected, pong, pong.exchange, *pings[:1])
     prefer(failed, expected, pong, pong.exchange, *pings[:1])
+
+
+@requirement("PING-19", lane=V4)
+def test_pings_succeed_while_the_queue_recovers(run: Run, lanes: Lanes, v4: Appservice) -> None:
+    """Two pings in a row, of an appservice that has just come back and is slow to take its transaction: both 200."""
+    slow = lanes[V4].slow.get()
+    _must_work(v4, run)
+    control(slow.in_flight, "the retried transaction was not in flight when the second ping was asked for")
+    for number, pong in enumerate(slow.pings, 1):
+        answered = not isinstance(pong, NoAnswer) and pong.status == 200
+        expect(answered, f"200 for ping {number} of 2 while the queue recovers", pong, pong.exchange)
 
 
 @requirement("PING-20")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.appservice.fleet import Appservice
+from conformance.appservice.roster import ELSEWHERE, OPTIONAL
 from conformance.appservice.routes import Kind
 from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.signup import Signup
 from conformance.homeserver.users import User
 from conformance.judges import credentials
+from conformance.lanes.boots import Boot, Boots
+from conformance.lanes.lane import Lanes
 from conformance.lanes.v1 import V1
 from conformance.markers import matching_room
 from conformance.requirement import requirement
@@ -22,11 +25,17 @@ def _whoami(run: Run, member: Appservice) -> Response:
     return run.client.call("GET", f"{CLIENT}/account/whoami", party=member.code, token=member.registration.as_token)
 
 
+def _regular(run: Run) -> list[Appservice]:
+    """The fleet, but for those whose registration a homeserver may be unable to read (REG-10, REG-14, REG-15)."""
+    optional = [role.code for role in (*OPTIONAL, *ELSEWHERE)]
+    return [member for member in run.fleet if member.code not in optional]
+
+
 @requirement("REG-01")
 def test_every_as_token_is_its_sender(run: Run) -> None:
     """The `as_token` of every registration file authenticates its sender user."""
     wrong: list[tuple[Appservice, Response]] = []
-    for member in run.fleet:
+    for member in _regular(run):
         answer = _whoami(run, member)
         if answer.status != 200 or answer.json.get("user_id") != run.user_id(member.registration.sender_localpart):
             wrong.append((member, answer))
@@ -42,7 +51,7 @@ def test_every_as_token_is_its_sender(run: Run) -> None:
 def test_namespaces_may_be_left_out(run: Run, a: Appservice, human: User) -> None:
     """A registration whose `namespaces` lack `users` and `aliases`, or `rooms`, is loaded and served like any other."""
     b, c = run.fleet["B"], run.fleet["C"]
-    missing = [code for code in run.unloaded if code not in ("B", "C")]
+    missing = [member.code for member in _regular(run) if member.code in run.unloaded and member.code not in "BC"]
     if missing:
         raise Blocked("REG-01", f"registrations with all of their namespaces are not loaded either: {listing(missing)}")
     for member, lacks in ((b, "rooms"), (c, "users and aliases")):
@@ -164,6 +173,27 @@ def test_an_escaped_dot_is_a_dot(a: Appservice, signup: Signup) -> None:
         expect(not other.exclusive, f"{other.localpart}, which the regex does not cover, free", other, other.exchange)
 
 
+@requirement("REG-10")
+def test_bracket_classes_work(run: Run, a: Appservice, signup: Signup) -> None:
+    """The regex `@hqp-[[:digit:]]{3}-.*` covers names with three digits there, and no others: for humans and for P."""
+    p = run.fleet["P"]
+    control("P" not in run.unloaded, f"{p}, whose regex has a bracket class, is not loaded: {run.unloaded.get('P')}")
+    signup.must_be_open()
+    plain = signup.first(a.fresh_localpart())
+    control(plain.exclusive, f"an entry without bracket class reserves no name (REG-08): {plain}", plain.exchange)
+    plain_ghost = a.register(a.fresh_localpart())
+    control(plain_ghost.ok, f"no ghost can be registered: {plain_ghost} (ADMIN-01)", plain_ghost.exchange)
+    for middle in ("123", "908", "777"):
+        inside = signup.first(p.fresh_localpart(f"hqp-{middle}-"))
+        expect(inside.exclusive, f"M_EXCLUSIVE for {inside.localpart}", inside, inside.exchange)
+        ghost = p.register(p.fresh_localpart(f"hqp-{middle}-"))
+        expect(ghost.ok, f"the ghost hqp-{middle}-… of {p} registered", ghost, ghost.exchange)
+    for middle in ("abc", "dig", "1a3", "12", "1234"):
+        outside = signup.first(p.fresh_localpart(f"hqp-{middle}-"))
+        free = f"{outside.localpart}, which the regex does not cover, free"
+        expect(not outside.exclusive, free, outside, outside.exchange)
+
+
 @requirement("REG-11")
 def test_regexes_match_ids_with_their_sigil(
     run: Run, a: Appservice, x: Appservice, human: User, signup: Signup
@@ -245,3 +275,53 @@ def test_the_registration_endpoints_of_the_drafts_are_gone(run: Run, a: Appservi
     unknown = not answer.ok and answer.status in (401, other.status)
     expect(unknown, "401 for the as_token that was offered over HTTP", answer, answer.exchange)
     a.must_receive(human.send(room), "a message after somebody asked to unregister A")
+
+
+@requirement("REG-06", lane=Boots)
+def test_two_registrations_with_one_token_are_not_both_taken(lanes: Lanes) -> None:
+    """Of two registration files with the same `as_token` the homeserver refuses at least one, or does not start."""
+    _not_both(lanes[Boots].same_token.get(), "as_token")
+
+
+@requirement("REG-07", lane=Boots)
+def test_two_registrations_with_one_id_are_not_both_taken(lanes: Lanes) -> None:
+    """Of two registration files with the same `id` the homeserver refuses at least one, or does not start."""
+    _not_both(lanes[Boots].same_id.get(), "id")
+
+
+def _not_both(boot: Boot, what: str) -> None:
+    if boot.refused:
+        record(boot.refused)
+        return
+    expected = f"one of two registrations with the same {what} refused"
+    reachable = all(each.ok for each in boot.senders)
+    expect(not reachable, expected, "both senders can be reached", *(each.exchange for each in boot.senders))
+    enforced = len(boot.claims) > 1 and all(each.errcode == "M_EXCLUSIVE" for each in boot.claims)
+    seen = "the exclusive namespaces of both are enforced"
+    expect(not enforced, expected, seen, *(each.exchange for each in boot.claims))
+    record("the homeserver runs with one of them")
+
+
+@requirement("REG-14")
+def test_a_url_may_have_an_ipv6_address(run: Run, a: Appservice, human: User) -> None:
+    """Y's url has the host `[::1]`: what concerns Y is pushed to it."""
+    _must_be_reached(run, run.fleet["Y"], a, human)
+
+
+@requirement("REG-15")
+def test_a_url_may_have_a_host_name(run: Run, a: Appservice, human: User) -> None:
+    """Z's url has the host `localhost`: what concerns Z is pushed to it."""
+    _must_be_reached(run, run.fleet["Z"], a, human)
+
+
+def _must_be_reached(run: Run, member: Appservice, a: Appservice, human: User) -> None:
+    url = member.registration.url
+    loaded = member.code not in run.unloaded
+    expect(loaded, f"the registration of {member} with the url {url} loaded", run.unloaded.get(member.code))
+    room = human.create_room()
+    for ghost in (a.ghost(), member.ghost()):
+        ghost.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    event = human.send(room)
+    a.await_event(event)
+    member.must_receive(event, f"a message in a room with a ghost, at {url}")

@@ -416,3 +416,27 @@ def test_ids_are_single_segments(run: Run, a: Appservice, human: User) -> None:
         if judges.request_line_problem(exchange, member.route(exchange)) is None:
             problem = judges.segment_problem(exchange)
             expect(problem is None, "a single percent-encoded segment and no query", problem, exchange)
+
+
+@requirement("TXN-21")
+def test_large_events_arrive_whole(run: Run, a: Appservice, human: User) -> None:
+    """A megabyte and a half of large messages, sent while A answers late, arrives, each message as it was sent."""
+    room = _room_of(a, human)
+    a.await_event(human.send(room, "a small one"))
+    marker = run.journal.marker()
+    # An event may have 65536 bytes with all that is around its content (CS: Size limits).
+    texts = [f"{run.names.fresh()} {letter * (50_000 // len(letter.encode()))}." for letter in "abü☃" * 8]
+    hold = Hold(4.0)
+    with a.scripted(Kind.TRANSACTION, always(answer(hold=hold))):
+        try:
+            sent = {human.send(room, text): text for text in texts}
+        finally:
+            hold.release()
+    missing = a.still_missing(sent, marker)
+    lost = f"{len(missing)} of {len(sent)} missing: {listing(sorted(missing), 3)}"
+    expect(not missing, f"all {len(sent)} messages of 50 kB pushed", lost)
+    for event_id, text in sent.items():
+        exchange, pushed = a.deliveries(event_id)[0]
+        seen = pushed.get("content", {}).get("body")
+        length = f"{len(seen)} characters, or others" if isinstance(seen, str) else repr(seen)
+        expect(seen == text, f"{event_id} with its {len(text)} characters", length, exchange)

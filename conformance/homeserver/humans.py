@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.dialects import BY_PASSWORD
 from conformance.homeserver.client import CLIENT, Client, NoAnswer, Response
 from conformance.homeserver.signup import Signup
 from conformance.homeserver.users import Names, User
@@ -41,15 +42,18 @@ class Humans:
     names: Names
     redactor: Redactor
     admission: Admission = field(default_factory=Admission)
-    #: H1, H2 and H3 have parts of their own in checks.
+    #: What their names in the journal begin with.
+    prefix: str = "H"
+    #: The index of the first whom only a lane gets. H1, H2 and H3 have parts of their own in checks, H4 and H5 stand in.
+    reserved: int = 6
     _turns: Iterator[int] = field(default_factory=lambda: itertools.cycle((0, 4, 5)))
-    _others: Iterator[int] = field(default_factory=lambda: itertools.count(6))
     #: Lanes ask for users too.
     _making: threading.Lock = field(default_factory=threading.Lock)
     _made: list[User] = field(default_factory=list)
     _failure: Inconclusive | None = None
 
     def __post_init__(self) -> None:
+        self._others: Iterator[int] = itertools.count(self.reserved)
         self.signup = Signup(self.client, self.names, self.redactor, self.admission.registration_token)
 
     def __getitem__(self, index: int) -> User:
@@ -98,7 +102,7 @@ class Humans:
         return [human.token for human in self._made]
 
     def _make(self, index: int) -> User:
-        party = f"H{index or ''}"
+        party = f"{self.prefix}{index or ''}"
         given = self.admission
         if index < len(given.logins):
             return self._log_in(party, *given.logins[index])
@@ -133,8 +137,7 @@ class Humans:
 
     def _log_in(self, party: str, user: str, password: str) -> User:
         self.redactor.add(password, f"password of {party}")
-        identifier = {"type": "m.id.user", "user": user}
-        body = {"type": "m.login.password", "identifier": identifier, "password": password}
+        body = self.client.dialect.login(BY_PASSWORD, user, password=password)
         return self._user(party, self._post("/login", body, party), f"log in as {user}")
 
     def _by_token(self, party: str, token: str) -> User:

@@ -19,6 +19,10 @@ class TargetFailed(Exception):
     """The homeserver cannot be tested; one sentence on what happened and what to do."""
 
 
+class TargetEnded(TargetFailed):
+    """The homeserver ended by itself before it was ready."""
+
+
 class HomeserverProcess:
     """One child process in a process group of its own; nothing else is ever signalled."""
 
@@ -68,7 +72,7 @@ class HomeserverProcess:
         deadline = time.monotonic() + within
         while True:
             if not self.alive:
-                raise TargetFailed(self.obituary("ended while starting"))
+                raise TargetEnded(self.obituary("ended while starting"))
             if ready():
                 return
             if time.monotonic() > deadline:

@@ -77,7 +77,7 @@ class Signup:
         """
         password = secrets.token_urlsafe(18)
         self.redactor.add(password, "password")
-        body = {"username": localpart, "password": password}
+        body = self.client.dialect.human(localpart, password)
         attempt = Attempt(localpart, self._post(body, party), body)
         if attempt.response.status == 429:
             raise Inconclusive(

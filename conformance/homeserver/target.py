@@ -5,7 +5,11 @@ from __future__ import annotations
 import shlex
 import signal
 import string
-from collections.abc import Sequence
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +23,31 @@ SERVER_NAME = "hq.test"
 
 #: Seconds that a managed homeserver may take until it answers.
 BOOT_WAIT = 90.0
+
+#: Seconds that a homeserver may take for its orderly end: it may wait for requests that are open.
+STOP_WAIT = 30.0
+
+#: Seconds between two looks at whether a homeserver that is being restarted by a command still answers.
+_LOOK = 0.01
+
+
+class Restartable(Protocol):
+    """A homeserver that can be stopped and started again on its data."""
+
+    #: Whether it can be made to crash, or only to end in order.
+    can_crash: bool
+
+    def restart(self, how: signal.Signals, meanwhile: Callable[[], None]) -> None:
+        """Stop it and start it again.
+
+        :param how: SIGTERM for its orderly end, SIGKILL for a crash.
+        :param meanwhile: called when it is down, before it is up again.
+        :raises TargetFailed: it does not come back.
+        """
+
+
+class RegistrationsUnknown(TargetFailed):
+    """What answers on the port knows none of the registrations."""
 
 
 class Target(Protocol):
@@ -52,14 +81,62 @@ class ByUrl:
     name = "by URL"
     log: Path | None = None
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, restart_command: str | None = None) -> None:
+        """A homeserver by its URL.
+
+        :param restart_command: `--hs-restart-command`; None: it cannot be restarted.
+        """
         self.url = url.rstrip("/")
+        self._restart_command = check_restart_command(restart_command) if restart_command else None
+        #: Without the placeholder there is one way to restart it, which is taken for the orderly one.
+        self.can_crash = any("{signal}" in word for word in self._restart_command or ())
 
     def start(self) -> None:
         """Nothing: it runs already."""
 
     def stop(self) -> None:
         """Nothing: it is not ours to stop."""
+
+    @property
+    def restartable(self) -> bool:
+        """Whether there is a command that restarts it."""
+        return self._restart_command is not None
+
+    def restart(self, how: signal.Signals, meanwhile: Callable[[], None]) -> None:
+        """Have the command restart it; see :class:`Restartable`. It is taken to be down once it no longer answers, or
+        when the command is done.
+
+        :raises TargetFailed: the command fails, or the homeserver does not answer after it.
+        """
+        assert self._restart_command is not None
+        words = [word.format_map({"signal": how.name.removeprefix("SIG")}) for word in self._restart_command]
+        called = threading.Event()
+        try:
+            command = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise TargetFailed(f"--hs-restart-command: {words[0]}: {error.strerror or error}") from error
+        deadline = time.monotonic() + BOOT_WAIT
+        while command.poll() is None and time.monotonic() < deadline:
+            if not called.is_set() and not answers(self.url):
+                called.set()
+                meanwhile()
+            with suppress(subprocess.TimeoutExpired):
+                command.wait(_LOOK)
+        if command.poll() is None:
+            command.kill()
+            command.wait()
+            raise TargetFailed(f"--hs-restart-command was not done within {BOOT_WAIT:g} s")
+        errors = command.stderr.read().strip() if command.stderr else ""
+        if command.returncode:
+            raise TargetFailed(f"--hs-restart-command ended with {command.returncode}: {errors[-300:] or 'no message'}")
+        if not called.is_set():
+            meanwhile()
+        while not answers(self.url):
+            if time.monotonic() > deadline:
+                raise TargetFailed(f"{self.url} did not answer within {BOOT_WAIT:g} s of its restart")
+            time.sleep(_LOOK)
 
     def alive(self) -> bool:
         """Not known without asking."""
@@ -72,6 +149,8 @@ class ByUrl:
 
 class Managed:
     """A homeserver that the suite starts, on a free port of loopback, with the fleet's registrations."""
+
+    can_crash = True
 
     def __init__(self, name: str, server_name: str, directory: Path, registrations: Sequence[Registration]) -> None:
         self.name = name
@@ -107,7 +186,7 @@ class Managed:
             raise
 
     def _answers(self) -> bool:
-        return self._ask("/_matrix/client/versions") == 200
+        return answers(self.url)
 
     def _is_ours(self) -> bool:
         # A server that was on the port before would answer too, but it does not know this run's token.
@@ -117,7 +196,7 @@ class Managed:
         others = (self._ask("/_matrix/client/v3/account/whoami", each.as_token) for each in self.registrations[1:])
         if any(status == 200 for status in others):
             return True
-        raise TargetFailed(
+        raise RegistrationsUnknown(
             f"what answers on port {self.port} does not know the registrations of this run: {self.name} has not "
             "loaded any of them, or a foreign server holds the port"
         )
@@ -134,11 +213,15 @@ class Managed:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it: SIGTERM is its orderly end, SIGKILL a crash."""
         if self._process is not None:
-            self._process.stop(how)
+            self._process.stop(how, STOP_WAIT)
 
-    def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop it and start it again on the same data, port and registrations."""
+    def restart(self, how: signal.Signals, meanwhile: Callable[[], None]) -> None:
+        """Stop it and start it again on the same data, port and registrations; see :class:`Restartable`.
+
+        :raises TargetFailed: it does not come back.
+        """
         self.stop(how)
+        meanwhile()
         self.start()
 
     def alive(self) -> bool:
@@ -175,20 +258,42 @@ class ByCommand(Managed):
         return [word.format_map(values) for word in self._template]
 
 
+def answers(url: str) -> bool:
+    """Whether a homeserver answers at a URL now."""
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            return session.get(f"{url}/_matrix/client/versions", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+
 def check_command(template: str) -> list[str]:
     """The words of a command template.
 
     :raises TargetFailed: it is empty, its quotes do not match, or it has a placeholder nobody fills.
     """
+    return _words("--hs-command", template, ByCommand.PLACEHOLDERS)
+
+
+def check_restart_command(template: str) -> list[str]:
+    """The words of a template of a command that restarts a homeserver.
+
+    :raises TargetFailed: see :func:`check_command`.
+    """
+    return _words("--hs-restart-command", template, ("signal",))
+
+
+def _words(option: str, template: str, placeholders: Sequence[str]) -> list[str]:
     try:
         words = shlex.split(template)
         fields = {name for word in words for _, name, _, _ in string.Formatter().parse(word) if name is not None}
     except ValueError as error:
-        raise TargetFailed(f"--hs-command {template!r} cannot be read: {error}") from error
+        raise TargetFailed(f"{option} {template!r} cannot be read: {error}") from error
     if not words:
-        raise TargetFailed("--hs-command is empty")
-    unknown = fields - set(ByCommand.PLACEHOLDERS)
+        raise TargetFailed(f"{option} is empty")
+    unknown = fields - set(placeholders)
     if unknown:
-        known = ", ".join(f"{{{name}}}" for name in ByCommand.PLACEHOLDERS)
-        raise TargetFailed(f"--hs-command has the unknown placeholder {{{min(unknown)}}}; there are {known}")
+        known = ", ".join(f"{{{name}}}" for name in placeholders)
+        raise TargetFailed(f"{option} has the unknown placeholder {{{min(unknown)}}}; there are {known}")
     return words

@@ -106,7 +106,8 @@ class User:
     def create_room(self, **content: Any) -> str:
         """A new public room, without an alias or a directory entry unless `content` says so; its ID."""
         content.setdefault("preset", "public_chat")
-        return _string(self.do("create a room", "POST", "/createRoom", json=content), "room_id")
+        body = self.client.dialect.room(content)
+        return _string(self.do("create a room", "POST", "/createRoom", json=body), "room_id")
 
     def invite(self, room: str, user: User | str) -> None:
         """Invite somebody to a room."""
@@ -177,7 +178,8 @@ class User:
         deadline = time.monotonic() + _BEHIND
         while True:
             try:
-                return self.do(f"read {event}", "GET", f"/rooms/{segment(room)}/event/{segment(event)}").json
+                path = self.client.dialect.event_path.format(room=segment(room), event=segment(event))
+                return self.client.dialect.seen(self.do(f"read {event}", "GET", path).json)
             except Inconclusive:
                 if time.monotonic() > deadline:
                     raise
@@ -185,9 +187,10 @@ class User:
 
     def timeline(self, room: str, limit: int = 100) -> list[dict[str, Any]]:
         """The last events of a room, oldest first."""
-        query = {"dir": "b", "limit": str(limit)}
+        dialect = self.client.dialect
+        query = {"dir": "b", "limit": str(limit), **dialect.history}
         chunk = self.do("read the timeline", "GET", f"/rooms/{segment(room)}/messages", query=query).json.get("chunk")
-        return list(reversed(chunk)) if isinstance(chunk, list) else []
+        return [dialect.seen(event) for event in reversed(chunk)] if isinstance(chunk, list) else []
 
     # Directory and profile
 

@@ -48,6 +48,16 @@ def subjects(item: Item) -> list[str]:
     return []
 
 
+def unaged(items: Iterable[Item]) -> list[Item]:
+    """Items without what is told anew each time: how long ago somebody was active (CS: m.presence)."""
+    return [
+        {**item, "content": {key: value for key, value in item["content"].items() if key != "last_active_ago"}}
+        if isinstance(item.get("content"), dict)
+        else item
+        for item in items
+    ]
+
+
 def acts(exchanges: Iterable[Exchange]) -> dict[str, set[str]]:
     """In which rooms the users of a run typed, by user, and in which room what they read is, by event."""
     rooms: dict[str, set[str]] = {}

@@ -86,6 +86,16 @@ def _id(event: Any) -> str:
     return str(event.get("event_id")) if isinstance(event, dict) else "no event"
 
 
+def without_unsigned(events: Sequence[Any]) -> list[Any]:
+    """Events without their `unsigned` and the copies of its keys that old formats have at top level."""
+    return [_signed(event) if isinstance(event, dict) else event for event in events]
+
+
+def _signed(event: dict[str, Any]) -> dict[str, Any]:
+    copies = {"unsigned", "age", "prev_content", "prev_sender", "replaces_state", "redacted_because"}
+    return {key: value for key, value in event.items() if key not in copies}
+
+
 def tells_redaction(exchange: Exchange) -> bool:
     """Whether any event of a request says that it has been redacted."""
     return any("redacted_because" in event_judges.unsigned_of(event) for event in elements(exchange) if event)

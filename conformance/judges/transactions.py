@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -45,7 +45,7 @@ def request_line_problem(exchange: Exchange, route: Route) -> str | None:
     """
     if exchange.method != "PUT":
         return f"the method {exchange.method}"
-    if not route.legacy and not _V1_TARGET.search(exchange.raw_path):
+    if route.kind is not Kind.TRANSACTION and not _V1_TARGET.search(exchange.raw_path):
         return f"the path {exchange.raw_path}"
     return None
 
@@ -101,13 +101,25 @@ def same_events(one: Exchange, other: Exchange) -> bool:
     return event_judges.same(first, second)
 
 
-def reused_id(transactions: Iterable[Exchange]) -> tuple[Exchange, Exchange] | None:
+def event_ids(exchange: Exchange) -> list[str]:
+    """The IDs of the events of a transaction, in order."""
+    return [str(event.get("event_id")) for event in elements(exchange) if isinstance(event, dict)]
+
+
+def same_ids(one: Exchange, other: Exchange) -> bool:
+    """Whether two transactions hold events of the same IDs, however these are told."""
+    return event_ids(one) == event_ids(other)
+
+
+def reused_id(
+    transactions: Iterable[Exchange], same: Callable[[Exchange, Exchange], bool] = same_events
+) -> tuple[Exchange, Exchange] | None:
     """A transaction of one appservice that was acknowledged, and a later one with its id and other events."""
     done: dict[str, Exchange] = {}
     for exchange in transactions:
         txn_id = transaction_id(exchange)
         earlier = done.get(txn_id)
-        if earlier is not None and _answered_before(earlier, exchange) and not same_events(earlier, exchange):
+        if earlier is not None and _answered_before(earlier, exchange) and not same(earlier, exchange):
             return earlier, exchange
         if acknowledged(exchange):
             done.setdefault(txn_id, exchange)

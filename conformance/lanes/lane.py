@@ -82,6 +82,8 @@ class Lane:
     name: ClassVar[str]
     #: The appservices that are its own.
     owns: ClassVar[tuple[str, ...]] = ()
+    #: Whether it plays on a homeserver of its own, or when all others are over: nobody waits for its end.
+    aside: ClassVar[bool] = False
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -252,6 +254,11 @@ class Lanes:
     def playing(self) -> list[Lane]:
         """Those that are not over."""
         return [lane for lane in self if not lane.over]
+
+    def others_are_over(self, lane: Lane) -> bool:
+        """Whether nothing on this homeserver is left that a lane could disturb or be disturbed by."""
+        others = (each for each in self.playing if each is not lane and not each.aside)
+        return self.quick_checks_over.is_set() and not any(others)
 
     def statuses(self) -> Iterable[str]:
         """What is being waited for, and by which lane."""

@@ -17,6 +17,7 @@ from conformance.judges.transactions import acknowledged
 from conformance.lanes.lane import Lane
 from conformance.verdict import Inconclusive
 from conformance.wire.exchange import Exchange
+from conformance.wire.lateness import Lateness
 
 #: Seconds in which a request on the legacy route follows at once, if it does.
 _FALLBACK = 0.2
@@ -34,6 +35,8 @@ class Outage:
     since: int
     #: T_quiet, in seconds: a fallback that comes within is part of its attempt.
     fallback_within: float
+    #: How late threads of this machine woke up, in seconds.
+    lateness: Lateness = field(default_factory=Lateness)
     #: The events sent before and during the outage, in order of sending.
     sent: list[str] = field(default_factory=list)
     #: Those that were sent after the first attempt had failed.
@@ -68,7 +71,9 @@ class Outage:
     @property
     def spacing(self) -> Spacing:
         """How the failed attempts are spaced."""
-        return Spacing.of([each.started for each in self.failed])
+        started = [each.started for each in self.failed]
+        error = self.lateness.worst(started[0], started[-1]) if started else 0.0
+        return Spacing.of(started, error)
 
     def delivered(self, event_id: str) -> list[Exchange]:
         """The acknowledged transactions with an event."""
@@ -89,12 +94,16 @@ class OutageLane(Lane):
     @contextmanager
     def outage(self, member: Appservice, reply: Reply | Script) -> Iterator[Outage]:
         """An outage: transactions on both routes get a reply other than 200 until the end of the block."""
-        outage = Outage(member, self.run.journal.marker(), max(_FALLBACK_LATE, self.run.budgets.quiet))
+        outage = self._outage(member)
         script = reply if callable(reply) else always(reply)
         with member.scripted(Kind.TRANSACTION, script):
             yield outage
             self._let_the_last_attempt_fail(outage)
         outage.healed_at, outage.healed = self.run.journal.marker(), time.monotonic()
+
+    def _outage(self, member: Appservice) -> Outage:
+        within = max(_FALLBACK_LATE, self.run.budgets.quiet)
+        return Outage(member, self.run.journal.marker(), within, self.run.lateness)
 
     def _let_the_last_attempt_fail(self, outage: Outage) -> None:
         """An outage ends between two attempts, not between a request and its fallback to the other route."""
@@ -112,7 +121,7 @@ class OutageLane(Lane):
     @contextmanager
     def fails_once(self, member: Appservice, reply: Reply) -> Iterator[Outage]:
         """The first transaction fails once on each route; whatever comes after that is accepted."""
-        outage = Outage(member, self.run.journal.marker(), max(_FALLBACK_LATE, self.run.budgets.quiet))
+        outage = self._outage(member)
         failed: dict[bool, str] = {}
         ids: set[str] = set()
 

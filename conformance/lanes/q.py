@@ -161,13 +161,13 @@ class Q(Lane):
         self.status = "hanging"
         if self.wants("PING-09"):
             beside.append(self._beside(self.ping, self._hung_ping))
-        if self.wants("ALIASQ-13", "ALIASQ-14", "ALIASQ-16"):
+        if self.wants("ALIASQ-13", "ALIASQ-14", "ALIASQ-16", "DRAFT-ALIASQ-06"):
             beside.append(self._beside(self.alias, self._hung_alias))
         if self.wants("ALIASQ-13", "ALIASQ-15"):
             beside.append(self._beside(self.alias_again, self._cut_alias))
         if self.wants("USERQ-12", "USERQ-14"):
             beside.append(self._beside(self.user_again, self._cut_user))
-        if self.wants("USERQ-12", "USERQ-13", "USERQ-16", "USERQ-18"):
+        if self.wants("USERQ-12", "USERQ-13", "USERQ-16", "USERQ-18", "DRAFT-USERQ-05"):
             self._wait_until_alone()
             beside.append(self._beside(self.user, self._hung_user))
         while any(each.is_alive() for each in beside):
@@ -191,7 +191,7 @@ class Q(Lane):
     def _wait_until_alone(self) -> None:
         self.status = "waiting for the others"
         lanes = self.run.lanes
-        while not lanes.quick_checks_over.is_set() or any(lane is not self for lane in lanes.playing):
+        while not lanes.others_are_over(self):
             self.pause(_LOOK)
         self.status = f"a user query hangs, for {self.run.budgets.block:.0f} s at most"
 

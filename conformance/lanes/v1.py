@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import Ending, Reply, answer, closed_unanswered, half_a_head
+from conformance.appservice.script import Ending, Reply, answer, closed_unanswered, half_a_head, redirect
 from conformance.homeserver.client import segment
 from conformance.judges.attempts import Attempt
 from conformance.lanes.lane import Scene
@@ -73,7 +73,9 @@ class V1(OutageLane):
     owns = ("V1",)
 
     #: Statuses that are no acknowledgement either.
-    STATUSES = (400, 401, 403, 404, 429, 503)
+    STATUSES = (302, 400, 401, 403, 404, 413, 429, 503)
+    #: Where the redirect leads to: nobody listens on the discard port.
+    NOWHERE = "http://127.0.0.1:9/nowhere"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -87,7 +89,7 @@ class V1(OutageLane):
         """One outage; then lost acknowledgements; then one failure for each status."""
         v1 = self.appservice("V1")
         room = self.room_of(v1)
-        if self.wants("RETRY-01", "RETRY-11", "RETRY-13", "TXN-11", "TXN-12"):
+        if self.wants("RETRY-01", "RETRY-11", "RETRY-13", "TXN-11", "TXN-12", "DRAFT-TXN-03"):
             self._first_outage(room)
             self.drain(v1, room)
         if self.wants("TXN-14"):
@@ -103,7 +105,8 @@ class V1(OutageLane):
             found = []
             for status in self.STATUSES:
                 body = {"errcode": "M_FORBIDDEN" if status == 403 else "M_UNKNOWN", "error": "no"}
-                found.append(self._single(str(status), answer(status, body), room))
+                reply = redirect(self.NOWHERE) if status == 302 else answer(status, body)
+                found.append(self._single(str(status), reply, room))
                 if found[-1].delivered is None:
                     break  # decided
             self.statuses.set(found)

@@ -1,4 +1,4 @@
-"""V4: one long outage, watched for its backoff; a ping in it; and pings while it recovers slowly."""
+"""V4: one long outage, watched for its backoff; a ping in it; ephemeral data in one; pings while it recovers slowly."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from conformance.appservice.fleet import ephemeral_of
 from conformance.appservice.routes import Kind
 from conformance.appservice.script import always, answer
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.judges.backoff import HOT_ATTEMPTS, HOT_SECONDS
+from conformance.judges.ephemeral import typists
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import ERROR, Outage, OutageLane
+from conformance.verdict import Inconclusive, Undecided
 from conformance.wire.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -41,6 +44,15 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Typing:
+    """V4 fails a transaction that says who types, and nobody does any more when it is tried again."""
+
+    outage: Outage
+    #: The acknowledged transaction with an event that was sent in the outage; None when it did not come in time.
+    delivered: Exchange | None
+
+
+@dataclass(frozen=True)
 class SlowRecovery:
     """Two pings while V4, just recovered, still has the first transaction open."""
 
@@ -62,14 +74,20 @@ class V4(OutageLane):
         super().__init__(run)
         self.long = Scene[LongOutage]()
         self.recovered = Scene[Recovery]()
+        self.typing = Scene[Typing]()
         self.slow = Scene[SlowRecovery]()
 
     def play(self) -> None:
-        """The long outage, the ping in it, the recovery; then pings in a slow one."""
+        """The long outage, the ping in it, the recovery; then ephemeral data in an outage, and pings in a slow end."""
         v4 = self.appservice("V4")
         room = self.room_of(v4)
         if self.wants("RETRY-05", "RETRY-06", "RETRY-07", "RETRY-14"):
             self._long(room)
+        if self.wants("EPH-21"):
+            try:
+                self._someone_types(room)
+            except Undecided as error:  # what comes after it does not need it
+                self.typing.fail(error)
         if self.wants("PING-19"):
             self.drain(v4, room)
             self._slow_recovery(room)
@@ -103,6 +121,41 @@ class V4(OutageLane):
             return v4.sender.call("POST", path, json={"transaction_id": self.run.names.fresh()})
         except NoAnswer as error:
             return error
+
+    def _someone_types(self, room: str) -> None:
+        v4, me = self.appservice("V4"), str(self.human)
+        self.drain(v4, room)
+        marker = self.run.journal.marker()
+        self._type(room, True)  # at its first sign of life there is presence to be pushed as well
+        if self._told_of_me(marker) is None:
+            raise Inconclusive("typing in a room with a ghost is not pushed to V4 (EPH-01)")
+        self._type(room, False)
+        self.drain(v4, room)
+        with self.outage(v4, ERROR) as outage:
+            self._type(room, True)
+            if not self.await_attempts(outage, 1, self.run.budgets.deliver, event=me):
+                raise Inconclusive("typing is not pushed to V4 when its outage has begun")
+            self._type(room, False)
+            event = self.human.send(room)
+            outage.sent.append(event)
+        self.typing.set(Typing(outage, self.recovery(outage, event, self.recovery_time(outage))))
+
+    def _type(self, room: str, typing: bool) -> None:
+        path = f"/rooms/{segment(room)}/typing/{segment(str(self.human))}"
+        body = {"typing": True, "timeout": 60_000} if typing else {"typing": False}
+        self.human.do("type" if typing else "stop typing", "PUT", path, json=body)
+
+    def _told_of_me(self, marker: int) -> Exchange | None:
+        """The first transaction since a marker that says that the human types."""
+        return self.until(
+            lambda e: (
+                e.party == "V4"
+                and e.received is not None
+                and any(str(self.human) in (typists(item) or ()) for item in ephemeral_of(e))
+            ),
+            marker,
+            self.run.budgets.deliver,
+        )
 
     def _slow_recovery(self, room: str) -> None:
         v4, budgets = self.appservice("V4"), self.run.budgets

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.appservice.registration import BadRegistration, read
-from conformance.appservice.roster import CODES_BY_ID
+from conformance.appservice.registration import BadRegistration, read_all
 from conformance.reference.defects import policies_of
 from conformance.reference.homeserver import Homeserver
 from conformance.reference.policy import Policy
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
     try:
-        registrations = read(given.registrations, CODES_BY_ID)
+        registrations = read_all(given.registrations)
         hs = Homeserver(
             registrations,
             given.server_name,
@@ -71,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         description="A homeserver that conforms to the Application Service API, in memory, to test with.",
     )
     parser.add_argument(
-        "--registrations", required=True, type=Path, metavar="DIR", help="files of `as-conformance registrations`"
+        "--registrations",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="registration files, in JSON (as `as-conformance registrations` writes them)",
     )
     parser.add_argument("--server-name", required=True, metavar="NAME", help="what follows the colon in its IDs")
     parser.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address to listen on (127.0.0.1)")

@@ -87,7 +87,7 @@ class Accounts(Policy):
 
     def register_ghost(self, call: Call, appservice: Registration) -> Any:
         """A user made by an appservice, in its namespaces."""
-        localpart = call.text("username")
+        localpart = self.ghost_name(call)
         self.check_ghost_name(appservice, localpart)
         self.check_form(localpart)
         self.check_free(localpart)
@@ -95,6 +95,10 @@ class Accounts(Policy):
         if not inhibited and not self.legacy_login:
             raise self.login_unsupported()
         return self.created(call, localpart, appservice, None, inhibited)
+
+    def ghost_name(self, call: Call) -> str:
+        """The localpart that an appservice asks for (AS: Server admin style permissions)."""
+        return call.text("username")
 
     def inhibited(self, call: Call) -> bool:
         """Whether a registration is asked not to log in (CS: `inhibit_login`)."""

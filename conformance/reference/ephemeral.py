@@ -83,6 +83,10 @@ class Ephemeral(Policy):
             if self.interested(appservice, room_id, users):
                 self.push(appservice, self.in_room(room_id, {"type": "m.typing", "content": {"user_ids": users}}))
 
+    def typists(self, room_id: str) -> list[str]:
+        """Who types in a room now."""
+        return self._room(room_id).typing
+
     # Receipts
 
     @endpoint("POST", "/rooms/<room_id>/receipt/<kind>/<event_id>")

@@ -47,6 +47,9 @@ class Identity(Policy):
             return self.asserted(call, appservice)
         return self.by_access_token(call, token)
 
+    def ask_first(self, call: Call) -> None:
+        """Ask appservices about users before it is known who calls: nobody is (drafts did; see IDENT-04)."""
+
     def token(self, call: Call) -> str | None:
         """The token that a call authenticates with."""
         return call.token

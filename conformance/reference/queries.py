@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from conformance.appservice.registration import Registration
 from conformance.reference.outgoing import NoResponse, Reply, To
 from conformance.reference.policy import MatrixError, Policy
@@ -14,6 +16,11 @@ class Queries(Policy):
     tries = 3
     #: Seconds, before scaling, between two of these.
     pause = 2.0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: The IDs that appservices are being asked about now, once for each query.
+        self.open: list[str] = []
 
     def ensure_user(self, user_id: str) -> None:
         """Ask about a user unless the homeserver knows it. Who exists afterwards is for the caller to see.
@@ -44,9 +51,13 @@ class Queries(Policy):
             if reply is None:
                 silent = True
             elif self.exists(reply):
+                self.confirmed(appservice, about, identifier, reply)
                 return
         if silent:
             raise self.timed_out()
+
+    def confirmed(self, appservice: Registration, about: To, identifier: str, reply: Reply) -> None:
+        """An appservice has said that a user or an alias exists: it has made it itself."""
 
     def asked(self, kind: str, identifier: str) -> list[Registration]:
         """Whom to ask: those with such a namespace and with a url."""
@@ -66,6 +77,13 @@ class Queries(Policy):
 
     def persistently(self, appservice: Registration, about: To, identifier: str) -> Reply | None:
         """Ask several times; None when there was never a response."""
+        self.open.append(identifier)
+        try:
+            return self._persistently(appservice, about, identifier)
+        finally:
+            self.open.remove(identifier)
+
+    def _persistently(self, appservice: Registration, about: To, identifier: str) -> Reply | None:
         for attempt in range(self.tries):
             if attempt and self.hs.stopping.wait(self.hs.clock.scaled(self.pause)):
                 return None

@@ -147,6 +147,8 @@ class Store:
         self.queues: dict[str, Queue] = defaultdict(Queue)
         #: How many transactions each appservice was given so far.
         self.transactions: dict[str, int] = defaultdict(int)
+        #: Whether it was stopped in order the last time; None: it has no past.
+        self.stopped_in_order: bool | None = None
         #: Answers to client transactions.
         self.answers: dict[str, JsonObject] = {}
         #: To-device messages by user and device.
@@ -322,6 +324,18 @@ class Store:
         if not listed and room_id in rooms:
             rooms.remove(room_id)
 
+    # Its own life
+
+    @recorded
+    def note_start(self) -> None:
+        """The homeserver runs: from now on its end is a crash unless it says otherwise."""
+        self.stopped_in_order = False
+
+    @recorded
+    def note_stop(self) -> None:
+        """The homeserver stops in order."""
+        self.stopped_in_order = True
+
     # Queues
 
     @recorded
@@ -336,6 +350,11 @@ class Store:
         del queue.waiting[:count]
         queue.pending = (txn_id, body)
         self.transactions[appservice] += 1
+
+    @recorded
+    def set_queue(self, appservice: str, waiting: list[tuple[str, JsonObject]], pending: list[Any] | None) -> None:
+        """Replace the queue of an appservice: only a homeserver with a defect does that."""
+        self.queues[appservice] = Queue([(kind, item) for kind, item in waiting], tuple(pending) if pending else None)
 
     @recorded
     def end_transaction(self, appservice: str) -> None:

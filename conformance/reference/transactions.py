@@ -90,6 +90,20 @@ class Queues(Policy):
         self.hs.pushers[appservice.id].wake()
 
 
+class Restarted(Policy):
+    """What is done with what was known before a restart: everything is as it was."""
+
+    def resume(self, in_order: bool) -> None:
+        """Go on where the life before ended: queues, accounts, rooms and aliases were read from the file.
+
+        :param in_order: whether the homeserver was stopped in order; False after a crash.
+        """
+
+    def ready(self, appservice: Registration) -> bool:
+        """Whether what is pending or waiting for an appservice is pushed without anything new to push."""
+        return True
+
+
 class Pusher:
     """The one thread that pushes to an appservice: one transaction after the other."""
 
@@ -102,11 +116,15 @@ class Pusher:
         self.sending_since: float | None = None
         self.recovered_at = 0.0
         self._work = threading.Semaphore(0)
+        self._idle = False
         self._thread = threading.Thread(target=self._run, name=f"push {appservice.id}", daemon=True)
 
     def start(self) -> None:
         """Begin, with what is left of the life before."""
-        self.wake()
+        if self.hs.restarted.ready(self.appservice):
+            self.wake()
+        else:
+            self._idle = True
         self._thread.start()
 
     def wake(self) -> None:
@@ -114,6 +132,8 @@ class Pusher:
         self._work.release()
 
     def _run(self) -> None:
+        if self._idle:
+            self._work.acquire()
         while not self.hs.stopping.is_set():
             pending = self._next()
             if pending is None:

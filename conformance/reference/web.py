@@ -130,6 +130,20 @@ class Errors(Policy):
         return answer(error.body, error.status)
 
 
+class Paths(Policy):
+    """Where endpoints are served."""
+
+    def of(self, path: str) -> set[str]:
+        """The client-server API's present base path and the one before; nothing of the time before r0.1.0."""
+        if path.startswith(("/_matrix/appservice/", "/_matrix/app/")):
+            return set()
+        return {path, path.replace("/client/v3/", "/client/r0/")}
+
+    def decoded(self, path: str) -> str:
+        """A path with its segments decoded after they were split, so that slashes in IDs separate nothing."""
+        return "/".join(unquote(segment).replace("/", _SLASH) for segment in path.split("/"))
+
+
 class Connections(Policy):
     """How the connections of clients are treated, which the specification leaves open."""
 
@@ -161,7 +175,7 @@ class Application:
         rules = []
         for policy in hs.policies:
             for endpoint, function in endpoints_of(policy):
-                paths = {endpoint.path, endpoint.path.replace("/client/v3/", "/client/r0/")}
+                paths = hs.paths.of(endpoint.path)
                 rules += [Rule(path, methods=[endpoint.method], endpoint=(endpoint, function)) for path in paths]
         converters = {"default": _Segment, "key": _Key}
         self._map = Map(rules, converters=converters, merge_slashes=False, strict_slashes=True).bind("")
@@ -183,7 +197,7 @@ class Application:
     def _dispatch(self, call: Call) -> Answer:
         if self.hs.connections.delay:
             self.hs.stopping.wait(self.hs.connections.delay)
-        path = "/".join(unquote(segment).replace("/", _SLASH) for segment in call.path.split("/"))
+        path = self.hs.paths.decoded(call.path)
         try:
             matched, arguments = self._map.match(path, call.method)
         except MethodNotAllowed as error:
@@ -195,6 +209,8 @@ class Application:
         return result if isinstance(result, Answer) else answer(result, 201 if isinstance(result, Created) else 200)
 
     def _serve(self, call: Call, endpoint: Endpoint, function: Callable[..., Any], arguments: dict[str, str]) -> Any:
+        if endpoint.authenticated:
+            self.hs.identity.ask_first(call)
         with self.hs.lock:
             if endpoint.authenticated:
                 call.requester = self.hs.identity.of(call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from conformance.catalogue import Requirement
 from conformance.report.results import Outcome, Results
@@ -61,6 +61,11 @@ def area_lines(results: Results) -> Iterator[str]:
 def _area_line(name: str, counted: Counter[Verdict]) -> str:
     cells = (sum(counted[verdict] for verdict in verdicts) for _, verdicts in _COLUMNS)
     return "".join([f"{name:<10}", *(f"{cell or '-':>13}" for cell in cells)])
+
+
+def reading_lines(told: Sequence[str]) -> list[str]:
+    """How the homeserver reads regular expressions, as far as open cases have shown it; nothing of it is judged."""
+    return ["How this server reads regexes:", *(f"  {line}" for line in told)] if told else []
 
 
 def details(requirement: Requirement, outcome: Outcome, base_url: str, redactor: Redactor) -> Iterator[str]:

@@ -64,7 +64,7 @@ def test_it_comes_back_with_its_data_after_a_restart(synapse: Synapse, how: sign
     headers = {"Authorization": f"Bearer {synapse.registrations[0].as_token}"}
     url = f"{synapse.url}/_matrix/client/v3/register"
     assert requests.post(url, json=register, headers=headers, timeout=10).status_code == 200
-    synapse.restart(how)
+    synapse.restart(how, lambda: None)
     assert requests.post(url, json=register, headers=headers, timeout=10).json()["errcode"] == "M_USER_IN_USE"
 
 

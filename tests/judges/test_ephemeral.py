@@ -21,6 +21,15 @@ def test_whole_texts_are_mentioned_as_keys_and_as_values() -> None:
     assert not ephemeral.mentions(TYPING, "!r", "$1")
 
 
+def test_only_the_time_since_somebody_was_active_is_told_anew() -> None:
+    presence = {"type": "m.presence", "sender": "@h:hq.test", "content": {"presence": "online", "last_active_ago": 5}}
+    later = {**presence, "content": {"presence": "online", "last_active_ago": 9000}}
+    assert ephemeral.unaged([presence, TYPING]) == ephemeral.unaged([later, TYPING])
+    assert ephemeral.unaged([presence]) != ephemeral.unaged([{**later, "content": {"presence": "offline"}}])
+    assert ephemeral.unaged([{"type": "m.presence", "content": 1}]) == [{"type": "m.presence", "content": 1}]
+    assert ephemeral.unaged([TYPING, RECEIPT]) == [TYPING, RECEIPT]
+
+
 def test_what_has_the_client_format_is_read() -> None:
     assert ephemeral.typists(TYPING) == ["@h:hq.test"]
     assert ephemeral.typists({"type": "m.typing", "content": {"user_id": "@h:hq.test"}}) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.appservice.registration import read
-from conformance.appservice.roster import CODES_BY_ID, ROSTER
+from conformance.appservice.roster import CODES_BY_ID, OPTIONAL, ROSTER
 from conformance.cli import main
 
 
@@ -22,6 +22,15 @@ def test_registrations_are_written_and_can_be_read_back(tmp_path: Path, capsys: 
     assert "app_service_config_files" in said
     assert "Dendrite" in said
     assert f"pytest --hs-url http://localhost:8008 --as-registrations {tmp_path / 'new'}" in said
+
+
+def test_registrations_that_not_every_homeserver_can_read_are_written_when_asked_for(tmp_path: Path) -> None:
+    words = ["registrations", str(tmp_path), "--server-name", "example.org", "--port-base", "25000"]
+    assert main([*words, "--posix"]) == 0
+    content = json.loads((tmp_path / "as-conformance-p.yaml").read_text())
+    assert content["namespaces"]["users"] == [{"exclusive": True, "regex": "@hqp-[[:digit:]]{3}-.*"}]
+    everybody = {role.id: role.code for role in (*ROSTER, *OPTIONAL)}
+    assert [each.code for each in read(tmp_path, everybody)] == [role.code for role in (*ROSTER, *OPTIONAL)]
 
 
 def test_the_server_name_stands_escaped_in_v1s_regex(tmp_path: Path) -> None:

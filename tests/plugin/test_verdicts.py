@@ -334,6 +334,41 @@ def test_a_homeserver_that_never_reaches_the_fleet_cannot_be_tested(pytester: py
     assert "no request of the homeserver reached the fleet" in content["notes"][0]
 
 
+def test_a_homeserver_that_is_never_done_cannot_make_the_run_last_for_ever(pytester: pytest.Pytester) -> None:
+    result, entries, _ = run_checks(
+        pytester,
+        "--overall-wait",
+        "3",
+        checks="""
+        from conformance.lanes.lane import Lane, Scene
+        from conformance.requirement import requirement
+
+        class Endless(Lane):
+            name = "endless"
+
+            def __init__(self, run):
+                super().__init__(run)
+                self.end = Scene()
+
+            def play(self):
+                self.status = "waiting for the end"
+                while True:
+                    self.pause(0.1)
+
+        @requirement("REG-02", lane=Endless)
+        def test_waits(run):
+            run.lanes[Endless].end.get()
+
+        @requirement("REG-03", lane=Endless)
+        def test_waits_too(run):
+            run.lanes[Endless].end.get()
+        """,
+    )
+    assert result.duration < 20
+    assert entries["REG-02"]["verdict"] == "inconclusive"
+    assert entries["REG-03"]["reason"] == "the run has lasted 3 s: see --overall-wait"
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_keeps_what_was_found(pytester: pytest.Pytester, how: signal.Signals) -> None:
     pytester.makepyfile(
@@ -359,12 +394,18 @@ def test_interrupting_keeps_what_was_found(pytester: pytest.Pytester, how: signa
         "--hs-command",
         f"{sys.executable} {TOY} {{port}} {{registrations}}",
     ]
-    with subprocess.Popen(
-        [*command, "--conformance-report", "report", "test_checks.py"],
-        cwd=pytester.path,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
+    # What a shell starts in the background ignores SIGINT, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        running = subprocess.Popen(
+            [*command, "--conformance-report", "report", "test_checks.py"],
+            cwd=pytester.path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with running:
         assert running.stdout is not None
         for line in running.stdout:
             if "waiting" in line:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from conformance.appservice.registration import Registration
 from conformance.reference.defects import defect
@@ -303,7 +303,7 @@ class AFailingAppserviceBreaksTheList(_Denied):
         raise MatrixError(502, "M_UNKNOWN", "the appservice failed")
 
 
-@defect("3PN-09")
+@defect("3PN-09", also=("3PN-20",))
 class DeniedProtocolsAreEmpty(_Denied):
     """A protocol whose metadata is answered with an error is listed as {}."""
 
@@ -593,6 +593,24 @@ class WhatIsFoundInReverseIsDropped(_Reverse):
         return []
 
 
+@defect("3PN-16", "3PN-17")
+class PlusSignsOfReverseLookUpsAreBlanks(_Reverse):
+    """A plus sign in what is looked up in reverse is passed on as a blank."""
+
+    def reverse(self, appservices: list[Registration], about: To, path: str, query: dict[str, str]) -> list[JsonObject]:
+        return super().reverse(
+            appservices, about, path, {key: value.replace("+", " ") for key, value in query.items()}
+        )
+
+
+@defect("3PN-17")
+class AliasesOfReverseLookUpsAreDecodedTwice(_Reverse):
+    """What looks percent-encoded in an alias is decoded before it is looked up in reverse."""
+
+    def reverse(self, appservices: list[Registration], about: To, path: str, query: dict[str, str]) -> list[JsonObject]:
+        return super().reverse(appservices, about, path, {key: unquote(value) for key, value in query.items()})
+
+
 @defect("3PN-17")
 class AliasesAreCutAtTheHash(_Reverse):
     """The alias of a reverse look-up is not encoded, and lost from its # on."""
@@ -703,6 +721,22 @@ class ProtocolIdsAreCutInLookUps(_Paths):
         return quote(protocol if about is To.PROTOCOL else protocol.partition(" ")[0], safe="")
 
 
+@defect("3PN-19")
+class HashesOfProtocolIdsBeginAFragment(_Paths):
+    """The hash of a protocol ID is written as it is, so that the rest is lost."""
+
+    def written(self, about: To, protocol: str) -> str:
+        return quote(protocol.partition("#")[0], safe="")
+
+
+@defect("3PN-19")
+class ProtocolIdsAreLatin1(_Paths):
+    """The characters of a protocol ID are encoded as Latin-1."""
+
+    def written(self, about: To, protocol: str) -> str:
+        return quote(protocol.encode("latin-1", "replace"), safe="")
+
+
 class _Malformed(ThirdParty):
     """Malformed metadata is treated otherwise."""
 
@@ -742,6 +776,28 @@ class MalformedMetadataIsListedEmpty(_Malformed):
 
     def instead(self, fetched: Any) -> Any:
         return {}
+
+
+@defect("3PN-20")
+class ProtocolsOfFailingAppservicesAreEmpty(ThirdParty):
+    """A protocol whose metadata is answered with 500 is listed as {}."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._failing: set[str] = set()
+
+    def fetched(self, appservice: Registration, about: To, path: str, query: dict[str, str]) -> Any:
+        try:
+            reply = self.hs.outgoing.ask(appservice, about, "GET", path, query=query)
+        except NoResponse:
+            return None
+        if reply.status >= 500:
+            self._failing.add(path.rpartition("/")[2])
+        return reply.json if reply.ok else None
+
+    def merged(self, protocol: str) -> JsonObject | None:
+        metadata = super().merged(protocol)
+        return {} if metadata is None and self.hs.outgoing.segment(protocol) in self._failing else metadata
 
 
 @defect("3PN-21")

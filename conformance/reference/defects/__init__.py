@@ -38,11 +38,13 @@ class Defect:
     on: str | None = None
     #: Requirements whose checks make the traffic in which it shows.
     needs: tuple[str, ...] = ()
+    #: The dialect in which it is one (`--spec`); None: the present specification.
+    spec: str | None = None
 
     @property
     def area(self) -> str:
         """The area of the catalogue that it breaks first."""
-        return self.breaks[0].rpartition("-")[0]
+        return self.breaks[0].partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Variant:
     loses: tuple[str, ...] = ()
     #: It takes minutes: only run in the full mode of the kill matrix.
     slow: bool = False
+    #: The dialect in which it differs (`--spec`); None: the present specification.
+    spec: str | None = None
 
 
 _defects: dict[str, Defect] = {}
@@ -63,7 +67,11 @@ _variants: dict[str, Variant] = {}
 
 
 def defect(
-    *breaks: str, also: tuple[str, ...] = (), on: str | None = None, needs: tuple[str, ...] = ()
+    *breaks: str,
+    also: tuple[str, ...] = (),
+    on: str | None = None,
+    needs: tuple[str, ...] = (),
+    spec: str | None = None,
 ) -> Callable[[P], P]:
     """Register a policy as a defect, under its class's name in kebab case; its docstring is the sentence."""
 
@@ -73,13 +81,15 @@ def defect(
             raise ValueError(f"two defects are called {name}")
         if not breaks:
             raise ValueError(f"the defect {name} breaks nothing")
-        _defects[name] = Defect(name, _sentence(policy), policy, breaks, also, on, needs)
+        _defects[name] = Defect(name, _sentence(policy), policy, breaks, also, on, needs, spec)
         return policy
 
     return register
 
 
-def variant(name: str, *, loses: tuple[str, ...] = (), slow: bool = False) -> Callable[[P], P]:
+def variant(
+    name: str, *, loses: tuple[str, ...] = (), slow: bool = False, spec: str | None = None
+) -> Callable[[P], P]:
     """Register a policy as (part of) a variant; the docstring of the first is the sentence."""
 
     def register(policy: P) -> P:
@@ -87,7 +97,7 @@ def variant(name: str, *, loses: tuple[str, ...] = (), slow: bool = False) -> Ca
             before = _variants[name]
             _variants[name] = replace(before, policies=(*before.policies, policy), loses=(*before.loses, *loses))
         else:
-            _variants[name] = Variant(name, _sentence(policy), (policy,), loses, slow)
+            _variants[name] = Variant(name, _sentence(policy), (policy,), loses, slow, spec)
         return policy
 
     return register
@@ -120,6 +130,15 @@ def variants() -> dict[str, Variant]:
     """All variants by id."""
     _load()
     return dict(_variants)
+
+
+def spec_of(name: str) -> str | None:
+    """The dialect of a defect or a variant; None: the present specification.
+
+    :raises KeyError: there is neither a defect nor a variant of that id.
+    """
+    _load()
+    return _variants[name].spec if name in _variants else _defects[name].spec
 
 
 def policies_of(name: str) -> tuple[type[Policy], ...]:

@@ -8,6 +8,7 @@ from conformance.reference.defects import defect
 from conformance.reference.ephemeral import Ephemeral
 from conformance.reference.store import JsonObject
 from conformance.reference.sync import Sync
+from conformance.reference.transactions import Transactions
 from conformance.reference.web import Call
 
 
@@ -486,6 +487,39 @@ class EphemeralInterestIgnoresTheSender(Ephemeral):
             ghosts = any(interest.is_own_user(appservice, each) for each in members)
             return ghosts or interest.by_alias(appservice, room) or interest.by_room_id(appservice, room)
         return False
+
+
+class _Retries(Transactions):
+    """The ephemeral data of a transaction are told otherwise when it is tried again."""
+
+    def retried(self, appservice: Registration, txn_id: str, body: JsonObject, attempt: int) -> tuple[str, JsonObject]:
+        txn_id, body = super().retried(appservice, txn_id, body, attempt)
+        return txn_id, {**body, "ephemeral": self.anew(body["ephemeral"])} if "ephemeral" in body else body
+
+    def anew(self, items: list[JsonObject]) -> list[JsonObject]:
+        """The ephemeral data of a retry."""
+        raise NotImplementedError
+
+
+@defect("EPH-21")
+class TypingIsListedAnewInRetries(_Retries):
+    """A transaction that is tried again says who types now."""
+
+    def anew(self, items: list[JsonObject]) -> list[JsonObject]:
+        return [
+            {**item, "content": {"user_ids": self.hs.ephemeral.typists(item["room_id"])}}
+            if item["type"] == "m.typing"
+            else item
+            for item in items
+        ]
+
+
+@defect("EPH-21")
+class RetriesNameNoRooms(_Retries):
+    """In a transaction that is tried again, typing notices and receipts do not say of which room they are."""
+
+    def anew(self, items: list[JsonObject]) -> list[JsonObject]:
+        return [{key: value for key, value in item.items() if key != "room_id"} for item in items]
 
 
 @defect("EPH-22")

@@ -169,7 +169,7 @@ class AppservicesMayRegisterEachOthersGhosts(Accounts):
             super().check_ghost_name(appservice, localpart)
 
 
-@defect("NSUSER-05")
+@defect("NSUSER-05", also=("NSUSER-06",))
 class OnlyTheFirstExclusiveNamespaceIsProtected(Accounts):
     """An appservice may register in all exclusive namespaces of another one but its first."""
 
@@ -302,7 +302,7 @@ class WhoRegistersFirstOwnsAnOpenNamespace(Accounts):
 # Entries
 
 
-@defect("NSUSER-10")
+@defect("NSUSER-10", also=("NSUSER-13",))
 class TheFirstMatchingUsersEntryDecides(Namespaces):
     """The first entry of an appservice that covers a user ID decides whether it is exclusive."""
 
@@ -314,7 +314,7 @@ class TheFirstMatchingUsersEntryDecides(Namespaces):
         return first is not None and first.exclusive
 
 
-@defect("NSUSER-10")
+@defect("NSUSER-10", also=("NSUSER-13",))
 class OverlappingUsersEntriesAreAllExclusive(Namespaces):
     """An open entry becomes exclusive by an exclusive one of the same appservice within it."""
 

@@ -13,6 +13,7 @@ from conformance.reference.outgoing import NoResponse, Outgoing, Reply, To
 from conformance.reference.ping import Ping
 from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.store import JsonObject
+from conformance.reference.transactions import Transactions
 from conformance.reference.web import Call
 
 
@@ -268,7 +269,7 @@ class AnyAppserviceMayBePinged(Ping):
         return other if other and call.requester.appservice else super().pinged(call, appservice_id)
 
 
-@defect("PING-11")
+@defect("PING-11", also=("PING-14",))
 class TheCallerIsPingedWhoeverIsMeant(Ping):
     """An appservice that asks for a ping of another is refused, but pinged itself before."""
 
@@ -469,6 +470,44 @@ class TimeOutsOfPingsHaveNoCode(Ping):
         return MatrixError(504, "M_UNKNOWN", str(error)) if error.timed_out else super().unanswered(error)
 
 
+class _Unasked(Transactions):
+    """Appservices are pinged on account of their transactions."""
+
+    def ping(self, appservice: Registration) -> None:
+        """Ping an appservice that has not asked for it; whatever it answers."""
+        with suppress(NoResponse):
+            self.hs.outgoing.ask(appservice, To.PING, "POST", "/ping", body={})
+
+
+@defect("PING-14")
+class AppservicesArePingedBeforeTransactions(_Unasked):
+    """The first transaction of an appservice is preceded by a ping."""
+
+    def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
+        if txn_id == "1":
+            self.ping(appservice)
+        return super().send(appservice, txn_id, body)
+
+
+@defect("PING-14", also=("PING-19",))
+class FailingAppservicesArePinged(_Unasked):
+    """An appservice that has failed a transaction is pinged before it is tried again."""
+
+    def retried(self, appservice: Registration, txn_id: str, body: JsonObject, attempt: int) -> tuple[str, JsonObject]:
+        self.ping(appservice)
+        return super().retried(appservice, txn_id, body, attempt)
+
+
+@defect("PING-14")
+class EachPingIsSentFiveTimes(Ping):
+    """Each ping that is asked for is sent five times, and the last answer counts."""
+
+    def sent(self, appservice: Registration, body: JsonObject) -> Reply:
+        for _ in range(4):
+            super().sent(appservice, body)
+        return super().sent(appservice, body)
+
+
 @defect("PING-18")
 class ACutPingIsATimeOut(Ping):
     """A ping whose connection was closed is reported as a time-out."""
@@ -487,6 +526,41 @@ class ACutPingIsABadStatus(Ping):
         if error.timed_out or "refused" in str(error):
             return super().unanswered(error)
         return MatrixError(502, "M_BAD_STATUS", str(error))
+
+
+class _Recovering(Ping):
+    """Pings of an appservice whose first transaction after an outage is not acknowledged yet go otherwise."""
+
+    def sent(self, appservice: Registration, body: JsonObject) -> Reply:
+        pusher = self.hs.pushers[appservice.id]
+        if pusher.failures and pusher.sending_since is not None:
+            return self.recovering(appservice, body)
+        return super().sent(appservice, body)
+
+    def recovering(self, appservice: Registration, body: JsonObject) -> Reply:
+        """The answer to a ping while the queue recovers."""
+        raise MatrixError(500, "M_UNKNOWN", "internal error: already recovering")
+
+
+@defect("PING-19")
+class PingsFailWhileTheQueueRecovers(_Recovering):
+    """A ping of an appservice whose failed transaction is being tried again leads to a server error."""
+
+
+@defect("PING-19")
+class TheSecondPingFailsWhileTheQueueRecovers(_Recovering):
+    """Of pings of an appservice whose failed transaction is being tried again, only the first succeeds."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._pinged: dict[str, float] = {}
+
+    def recovering(self, appservice: Registration, body: JsonObject) -> Reply:
+        since = self.hs.pushers[appservice.id].sending_since
+        if since is not None and self._pinged.get(appservice.id) == since:
+            return super().recovering(appservice, body)
+        self._pinged[appservice.id] = since or 0.0
+        return Ping.sent(self, appservice, body)
 
 
 @defect("PING-20")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import urllib3
 
 from conformance.appservice.registration import Namespace, Registration
 from conformance.reference.defects import defect
 from conformance.reference.homeserver import Registrations
 from conformance.reference.interest import Interest
 from conformance.reference.namespaces import Namespaces, compiled
-from conformance.reference.outgoing import Outgoing
+from conformance.reference.outgoing import NoResponse, Outgoing, Reply
 from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.queries import Queries
 from conformance.reference.server import Server
@@ -222,6 +225,44 @@ class EscapedDotsAreSkipped(_OtherRegexes):
         return text.replace(r"\.dot", r"\.?dot")
 
 
+class _Classes(Namespaces):
+    """Regular expressions with a bracket class are read otherwise."""
+
+    def matches(self, entry: Namespace, identifier: str) -> bool:
+        if "[[:digit:]]" in entry.regex:
+            regex = entry.regex.replace("[[:digit:]]", self.meaning())
+            return compiled(regex).fullmatch(identifier) is not None
+        return super().matches(entry, identifier)
+
+    def meaning(self) -> str:
+        """What stands for the class of the digits."""
+        raise NotImplementedError
+
+
+@defect("REG-10")
+class BracketClassesAreSets(_Classes):
+    """A bracket class is taken for the set of the characters that it is written with."""
+
+    def meaning(self) -> str:
+        return r"[\[:digt]\]"
+
+
+@defect("REG-10")
+class DigitsMayBeLetters(_Classes):
+    """The class of the digits has the letters as well."""
+
+    def meaning(self) -> str:
+        return "[0-9a-z]"
+
+
+@defect("REG-10")
+class DigitsBeginWithOne(_Classes):
+    """The class of the digits has no zero."""
+
+    def meaning(self) -> str:
+        return "[1-9]"
+
+
 @defect("REG-11", also=("ADMIN-01", "ADMIN-02", "NSUSER-01", "NSUSER-02", "NSUSER-04", "NSUSER-08"))
 class SigilsOfUsersAreStripped(Namespaces):
     """User IDs are matched without their sigil."""
@@ -297,3 +338,68 @@ class AnybodyCanUnregisterAnAppservice(Queues):
             self._ended.discard(appservice.as_token)
         else:
             super().put(appservice, kind, item)
+
+
+@defect("REG-06", "REG-07")
+class RegistrationsMayExcludeEachOther(Registrations):
+    """Neither tokens nor ids of registrations are compared."""
+
+    def loaded(self, given: Sequence[Registration]) -> list[Registration]:
+        return list(given)
+
+
+@defect("REG-07")
+class OnlyTokensAreUnique(Registrations):
+    """Two registrations may have the same id, if their tokens differ."""
+
+    def loaded(self, given: Sequence[Registration]) -> list[Registration]:
+        super().loaded([replace(each, id=each.as_token) for each in given])
+        return list(given)
+
+
+@defect("REG-06")
+class OnlyIdsAreUnique(Registrations):
+    """Two registrations may have the same as_token, if their ids differ."""
+
+    def loaded(self, given: Sequence[Registration]) -> list[Registration]:
+        super().loaded([replace(each, as_token=each.id) for each in given])
+        return list(given)
+
+
+class _Unreachable(Outgoing):
+    """Urls of some form do not work."""
+
+    def transported(
+        self, method: str, url: str, headers: dict[str, str], data: bytes | None, timeout: urllib3.Timeout
+    ) -> Reply:
+        if not self.works(urlsplit(url)):
+            raise NoResponse("no such host")
+        return super().transported(method, url, headers, data, timeout)
+
+    def works(self, url: SplitResult) -> bool:
+        """Whether an appservice is found at a url."""
+        raise NotImplementedError
+
+
+@defect("REG-14")
+class ColonsEndHosts(_Unreachable):
+    """What stands before the first colon of an authority is taken for the host, so that IPv6 addresses are none."""
+
+    def works(self, url: SplitResult) -> bool:
+        return not url.netloc.startswith("[")
+
+
+@defect("REG-14")
+class RegistrationsWithIpv6AddressesAreNotLoaded(Registrations):
+    """A registration whose url has an IPv6 address is not loaded."""
+
+    def loaded(self, given: Sequence[Registration]) -> list[Registration]:
+        return [each for each in super().loaded(given) if "[" not in (each.url or "")]
+
+
+@defect("REG-15")
+class NamesAreNotResolved(_Unreachable):
+    """The host of a url has to be an address."""
+
+    def works(self, url: SplitResult) -> bool:
+        return not (url.hostname or "").isalpha()

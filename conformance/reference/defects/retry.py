@@ -97,6 +97,40 @@ class _StatusIsFinal(Transactions):
         return reply.status in self.statuses or super().acknowledges(reply)
 
 
+@defect("RETRY-03")
+class TimedOutTransactionsGetNewIds(Transactions):
+    """A transaction that was never answered is sent again under another ID."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._renamed: set[str] = set()
+
+    def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
+        name = f"{txn_id}-again" if f"{appservice.id} {txn_id}" in self._renamed else txn_id
+        path = f"/transactions/{name}"
+        try:
+            reply = self.hs.outgoing.ask(appservice, To.TRANSACTION, "PUT", path, legacy=path, body=body)
+        except NoResponse as error:
+            if error.timed_out:
+                self._renamed.add(f"{appservice.id} {txn_id}")
+            return self.lost(error)
+        return self.acknowledges(reply)
+
+
+@defect("RETRY-04")
+class RedirectsCountAsDelivery(_StatusIsFinal):
+    """Only statuses from 400 on are failures: a transaction that was answered with a redirect counts as delivered."""
+
+    statuses = (302,)
+
+
+@defect("RETRY-04")
+class TransactionsThatAreTooLargeAreDropped(_StatusIsFinal):
+    """A transaction that was answered 413 is never sent again."""
+
+    statuses = (413,)
+
+
 @defect("RETRY-04", also=("INV-08",))
 class ClientErrorsAreFinal(_StatusIsFinal):
     """A transaction that was answered 400, 401, 403 or 404 is poison and never sent again."""

@@ -673,3 +673,31 @@ class TransactionsHaveAQuery(Outgoing):
 
     def query(self, appservice: Registration, about: To) -> dict[str, str]:
         return {"attempt": "1"} if about is To.TRANSACTION else {}
+
+
+@defect("TXN-21")
+class TransactionsOverAMegabyteAreDropped(Transactions):
+    """A transaction of more than a megabyte is never sent."""
+
+    def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
+        return len(json.dumps(body, ensure_ascii=False).encode()) > 1_000_000 or super().send(appservice, txn_id, body)
+
+
+@defect("TXN-21")
+class LongTextsAreCut(_Events):
+    """Of a text of more than 32768 bytes only the beginning is pushed."""
+
+    def change(self, event: Event, shown: JsonObject) -> None:
+        text = shown["content"].get("body")
+        if isinstance(text, str) and len(text.encode()) > 32768:
+            shown["content"]["body"] = text.encode()[:32768].decode(errors="ignore")
+
+
+@defect("TXN-21")
+class LargeTransactionsAreAscii(_Wire):
+    """In transactions of more than 64 kB other characters than those of ASCII become question marks."""
+
+    def changed(self, method: str, headers: dict[str, str], data: bytes) -> tuple[str, dict[str, str], bytes]:
+        if len(data) > 65536:
+            data = data.decode().encode("ascii", "replace")
+        return method, headers, data
