@@ -36,6 +36,20 @@ Load them into the homeserver, start (or restart) it, then run the suite:
 """
 
 
+#: The drafts in which appservices register themselves.
+_DRAFTS = ("draft-003", "draft-001", "draft-000", "draft-004")
+
+_STORING = """
+The appservices register themselves over HTTP. Have the homeserver's administrator store the as_token of each file; the
+hs_token, the url and the namespaces are of no use to the homeserver. Then run the suite:
+
+  pytest --hs-url http://localhost:8008 --as-registrations {directory} --spec {spec}
+
+--hs-client-path and --hs-appservice-path say where its APIs are, if they are not at /_matrix/client/api/v1 and
+/_matrix/appservice/v1.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; the exit status."""
     parser = _parser()
@@ -106,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         help="write three files more, with some 150 generated namespaces drawn from this seed, for NSUSER-13, "
         "NSALIAS-16 and NSALIAS-19",
     )
+    registrations.add_argument(
+        "--spec",
+        choices=_DRAFTS,
+        help="for a homeserver that speaks a draft of 2015: write the files of the appservices that play in it. They "
+        "register themselves over HTTP; the administrator has to store the as_token of each file",
+    )
     registrations.set_defaults(function=_registrations)
 
     requirements = commands.add_parser(
@@ -153,7 +173,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _registrations(arguments: argparse.Namespace) -> None:
     from conformance.appservice.registration import BadRegistration, write
-    from conformance.appservice.roster import OPTIONAL, ROSTER, enlist, fuzzed
+    from conformance.appservice.roster import OPTIONAL, ROSTER, enlist, fuzzed, of_dialect
+    from conformance.dialects import DIALECTS
 
     parts = urlsplit(arguments.as_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc != _host(parts.netloc):
@@ -164,6 +185,8 @@ def _registrations(arguments: argparse.Namespace) -> None:
         raise _Usage(f"--server-name {arguments.server_name}: not a server name such as example.org or localhost:8448")
     try:
         roles = (*ROSTER, *OPTIONAL) if arguments.posix else ROSTER
+        if arguments.spec is not None:
+            roles = of_dialect(DIALECTS[arguments.spec])
         if arguments.fuzz_seed is not None:
             roles = (*roles, *fuzzed(arguments.fuzz_seed, arguments.server_name))
         ports = _ports(arguments.port_base, len(roles))
@@ -172,6 +195,9 @@ def _registrations(arguments: argparse.Namespace) -> None:
         raise _Usage(str(error)) from error
     files = "\n".join(f"                   - {path.resolve()}" for path in written)
     print(f"{len(written)} registration files in {arguments.directory}")
+    if arguments.spec is not None:
+        print(_STORING.format(directory=arguments.directory, spec=arguments.spec), end="")
+        return
     print(_LOADING.format(files=files, directory=arguments.directory, server_name=arguments.server_name), end="")
 
 

@@ -21,6 +21,8 @@ CLIENT: Final = "/_matrix/client/v3"
 BY_APPSERVICE: Final = "m.login.application_service"
 BY_PASSWORD: Final = "m.login.password"
 
+_ALL_LISTS: Final = ("users", "aliases", "rooms")
+
 
 class Entries(StrEnum):
     """How the entries of a list of namespaces are written."""
@@ -37,16 +39,16 @@ class Admission:
     #: What stands before `/register` and `/unregister`.
     base: str
     entries: Entries
-    #: The lists of namespaces that there are.
+    #: The lists of namespaces that there are. The others are sent empty: homeservers of the time wanted all three.
     lists: tuple[str, ...]
 
     def body(self, registration: Registration) -> dict[str, Any]:
         """The body with which an appservice registers itself."""
-        namespaces = {kind: self.written(getattr(registration, kind) or ()) for kind in self.lists}
+        given = {kind: getattr(registration, kind) or () for kind in self.lists}
         return {
-            "url": (registration.url or "").rstrip("/"),
+            "url": registration.url,
             "as_token": registration.as_token,
-            "namespaces": {kind: entries for kind, entries in namespaces.items() if entries},
+            "namespaces": {kind: self.written(given.get(kind, ())) for kind in _ALL_LISTS},
         }
 
     def written(self, entries: tuple[Namespace, ...]) -> list[Any]:
@@ -100,6 +102,8 @@ class Dialect:
     ghost_keys: Mapping[str, Any] = field(default_factory=lambda: {"inhibit_login": True})
     #: Whether a login names the user in an `identifier`.
     has_identifiers: bool = True
+    #: Whether who sets state is told the ID of the event.
+    names_state: bool = True
     #: Where an event is read.
     event_path: str = "/rooms/{room}/event/{event}"
     #: Parameters of every request for a room's history.
@@ -113,6 +117,11 @@ class Dialect:
         return self.name == "modern"
 
     # Calls
+
+    @property
+    def ready_path(self) -> str:
+        """What a homeserver that has started answers 200."""
+        return "/_matrix/client/versions" if self.lists_versions else self.placed(f"{CLIENT}/login")
 
     def placed(self, path: str) -> str:
         """A path below :data:`CLIENT` where this dialect has it; any other path as it is."""
@@ -193,13 +202,13 @@ _V1: Final = Dialect(
     human_keys={"type": BY_PASSWORD},
     ghost_keys={},
     has_identifiers=False,
+    names_state=False,
     event_path="/events/{event}",
     history={"from": "END"},
     sender_key="user_id",
 )
 
 _APPSERVICE_V1: Final = "/_matrix/appservice/v1"
-_ALL_LISTS: Final = ("users", "aliases", "rooms")
 
 DIALECTS: Final[dict[str, Dialect]] = {
     each.name: each

@@ -228,6 +228,7 @@ class _Play:
         pushed = self.run.journal.wait_for(is_it, marker, self.run.budgets.deliver)
         if pushed is None:
             raise Broken(f"{text!r} pushed to {self.bridge}", "nothing", said.exchange)
+        self.run.journal.wait_for(lambda e: e is pushed and e.answer_until is not None, marker, 1.0)
         event = self._event_in(pushed, text) or {}
         wanted = {"user_id": self.alice.user_id, "room_id": self.room, "type": "m.room.message", "content": content}
         for key, value in wanted.items():
@@ -327,67 +328,97 @@ def performance(spec: str) -> Iterator[str]:
 
 
 def transcript(run: Run, bridge: Appservice, alice: User, script: Script) -> Iterator[str]:
-    """Play the example and tell it line by line; the last line of a step that went wrong says so."""
-    names = {
-        bridge.registration.as_token: "T_a",
-        alice.token: "T_alice",
-    }
+    """Play the example and tell it line by line; the last line of a step that went wrong says so.
+
+    Transactions without a message of Alice's are only counted: the homeserver pushes how the room came to be, too.
+    """
+    names = {bridge.registration.as_token: "T_a", alice.token: "T_alice"}
     for step in play(run, bridge, alice, script):
         names[bridge.registration.hs_token] = "T_h"
         yield f"{step.number}. {step.title}"
         yield ""
-        for line in _told(run.journal.since(step.since), alice, names):
+        told = run.journal.since(step.since)
+        shown = [each for each in told if not _is_noise(bridge, alice, each)]
+        for line in _told(shown, alice, names):
             yield f"   {line}".rstrip()
-        if step.number == 2:
+        if step.number == _ON_IRC:
             yield "   The appservice keeps it as scrollback: no Matrix user is in the room."
+        if len(shown) < len(told):
+            yield f"   ({len(told) - len(shown)} transactions more: how the room came to be, what the appservice sent)"
         if step.problem is not None:
             yield f"   WRONG: expected {step.expected}; seen: {step.problem}"
         yield ""
 
 
+#: The step at which nothing happens on Matrix.
+_ON_IRC = 2
+
+#: The keys of an event that are told; those that it has beside them are not.
+_TOLD = ("content", "origin_server_ts", "user_id", "sender", "room_id", "type")
+
+
+def _is_noise(bridge: Appservice, alice: User, exchange: Exchange) -> bool:
+    """Whether it is a transaction with nothing that Alice said."""
+    if exchange.direction is not Direction.TO_APPSERVICE or bridge.route(exchange).kind is not Kind.TRANSACTION:
+        return False
+    return not any(event.get("type") == _MESSAGE and alice.user_id in event.values() for event in events_of(exchange))
+
+
+_MESSAGE = "m.room.message"
+
+
 def _told(exchanges: list[Exchange], alice: User, names: dict[str, str]) -> Iterator[str]:
     """Requests and answers in the order of time; an answer that comes later says what it is the answer to."""
     moments = [(each.started, 0, each) for each in exchanges]
-    moments += [(each.answer_until, 1, each) for each in exchanges if each.answer_until is not None]
+    moments += [(each.answer_from or each.answer_until, 1, each) for each in exchanges if each.answer_until is not None]
     moments.sort(key=lambda moment: (moment[0] or 0.0, moment[1]))
     last: Exchange | None = None
     for _, answered, each in moments:
-        if not answered:
-            yield from (f"{_way(each, alice)}  {each.method} {_named(each.target, names)}", *_body(each, names))
-        elif each is last:
-            yield f"          {each.status} {_response(each, names)}"
+        here, there = _way(each, alice)
+        if answered and each is last:
+            yield f"    {each.status} {_shown(each, names, answer=True)}"
+        elif answered:
+            yield f"{there} -> {here}  [the answer to {each.method} {_short(each)}]"
+            yield f"    {each.status} {_shown(each, names, answer=True)}"
         else:
-            way = _way(each, alice).split(" -> ")
-            yield f"{way[1].strip()} -> {way[0]}  [answers {each.method} {_short(each)}]"
-            yield f"          {each.status} {_response(each, names)}"
+            if last is not None:
+                yield "    [waits]"
+            yield f"{here} -> {there}  {each.method} {_named(each.target, names)}"
+            if each.request_body:
+                yield f"    {_shown(each, names, answer=False)}"
         last = None if answered else each
-        if answered:
-            yield ""
 
 
-def _way(exchange: Exchange, alice: User) -> str:
+def _way(exchange: Exchange, alice: User) -> tuple[str, str]:
     if exchange.direction is Direction.TO_APPSERVICE:
-        return "HS -> AS"
-    return "User -> HS" if exchange.party == alice.party else "AS -> HS"
+        return "HS", "AS"
+    return "User" if exchange.party == alice.party else "AS", "HS"
 
 
 def _short(exchange: Exchange) -> str:
-    return exchange.path if len(exchange.path) < 60 else f"{exchange.path[:60]}..."
+    """The last words of a path."""
+    parts = exchange.raw_path.split("/")
+    return f".../{'/'.join(parts[-2:])}"
 
 
-def _body(exchange: Exchange, names: dict[str, str]) -> Iterator[str]:
-    if exchange.method != "GET":
-        try:
-            yield f"          {_named(json.dumps(exchange.request_json, ensure_ascii=False), names)}"
-        except NotJson:
-            return
-
-
-def _response(exchange: Exchange, names: dict[str, str]) -> str:
+def _shown(exchange: Exchange, names: dict[str, str], answer: bool) -> str:
+    """A body, its events without what is not told of them."""
     try:
-        return _named(json.dumps(exchange.response_json, ensure_ascii=False), names)
+        body = exchange.response_json if answer else exchange.request_json
     except NotJson:
         return ""
+    if isinstance(body, dict):
+        body = {key: _brief(value) if key in ("events", "chunk") else value for key, value in body.items()}
+        body = {key: "<a token>" if key == "access_token" else value for key, value in body.items()}
+    return _named(json.dumps(body, ensure_ascii=False), names)
+
+
+def _brief(events: Any) -> Any:
+    """The messages among some events, with what the example shows of them."""
+    if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
+        return events
+    messages = [each for each in events if each.get("type") == _MESSAGE]
+    return [{key: value for key, value in each.items() if key in _TOLD} for each in messages]
 
 
 def _named(text: str, names: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ def requirement(
     last: bool = False,
     lane: type[Lane] | None = None,
     before: type[Lane] | None = None,
+    fuzz: bool = False,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Mark a check with the ids of the requirements it decides (nearly always one).
 
@@ -34,13 +35,14 @@ def requirement(
     :param last: judge at the end of the run, when all traffic has been seen.
     :param lane: the lane that observes what this check judges; the check comes when all quick ones are done.
     :param before: a lane that owns the appservices of this check, which comes first and before that lane begins.
+    :param fuzz: it asks about generated namespaces; left out where there is no fuzzing.
     """
 
     def decorate(check: Callable[..., Any]) -> Any:
         deferred = inspect.isgeneratorfunction(check)
         runnable = _until_quiet(check) if deferred else check
-        mark = pytest.mark.requirement(*ids, shared=shared, last=last, deferred=deferred, lane=lane, before=before)
-        return mark(runnable)
+        kwargs = {"shared": shared, "last": last, "deferred": deferred, "lane": lane, "before": before, "fuzz": fuzz}
+        return pytest.mark.requirement(*ids, **kwargs)(runnable)
 
     return decorate
 

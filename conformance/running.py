@@ -101,8 +101,6 @@ def activate(config: pytest.Config) -> None:
     for name, pattern in (("python_files", "test_*.py"), ("python_functions", "test_*")):
         if pattern not in config.getini(name):
             config.addinivalue_line(name, pattern)
-    if config.getoption("tbstyle") == "auto":
-        config.option.tbstyle = "no"  # the summary shows each deviation with more than a traceback
     config.pluginmanager.register(Session(config, settings), "as-conformance-session")
 
 
@@ -199,6 +197,8 @@ class Session:
         collected = [item for item in session.items if requirement_ids(item)]
         if self.config.option.collectonly or not collected or session.testsfailed:
             return (yield)
+        if self.config.getoption("tbstyle") == "auto":
+            self.config.option.tbstyle = "no"  # the summary shows each deviation with more than a traceback
         for item in collected:
             ids = requirement_ids(item)
             self.results.skipped.update(dict.fromkeys(ids, "the run ended before its check"))
@@ -282,7 +282,9 @@ class Session:
         if self.settings.url is not None:
             return ByUrl(self.settings.url, self.settings.restart_command)
         if self.settings.command is not None:
-            return ByCommand(self.settings.command, SERVER_NAME, directory, registrations)
+            target = ByCommand(self.settings.command, SERVER_NAME, directory, registrations)
+            target.dialect = self.settings.dialect
+            return target
         if self.settings.name == "reference":
             return self._make_reference(registrations)
         return Synapse(directory, registrations)
@@ -559,8 +561,10 @@ class Session:
     # Reports
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+    def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
         """A letter and a word for each verdict."""
+        if isinstance(report, pytest.CollectReport):
+            return None
         ids = [value for name, value in report.user_properties if name == "requirement"]
         if not ids or self.run is None or report.when == "teardown":
             return None

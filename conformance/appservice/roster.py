@@ -248,9 +248,7 @@ def fuzzed(seed: int, server_name: str) -> tuple[Role, ...]:
     from conformance.namespaces.cells import namespaces
 
     drawn = namespaces(seed, server_name)
-    return tuple(
-        replace(role, users=drawn[role.code, "users"], aliases=drawn[role.code, "aliases"]) for role in FUZZED
-    )
+    return tuple(replace(role, users=drawn[role.code, "users"], aliases=drawn[role.code, "aliases"]) for role in FUZZED)
 
 
 def of_dialect(dialect: Dialect) -> tuple[Role, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.appservice.fleet import Appservice
+from conformance.catalogue.versions import Version
 from conformance.homeserver.client import CLIENT, NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.requirement import requirement
@@ -22,6 +23,9 @@ LOGIN = "m.login.application_service"
 
 #: What a localpart may consist of (CS appendices: user identifiers).
 LEGAL_LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
+
+#: The version since which user IDs may have a plus sign.
+PLUS_SINCE = Version.parse("v1.8")
 
 #: The longest user ID, in bytes.
 LONGEST_USER_ID = 255
@@ -104,7 +108,8 @@ def must_yield_token(answer: Response, ghost: User, what: str) -> None:
 @requirement("ADMIN-01")
 def test_an_appservice_registers_its_ghosts(run: Run, a: Appservice, b: Appservice) -> None:
     """An appservice can register a user in its namespace with its `as_token`, without interactive authentication."""
-    for appservice, prefix in ((a, "hqa-"), (a, "hqa2-"), (b, "hqb-")):
+    legal = "=/._0" if run.version is not None and run.version < PLUS_SINCE else "=/._0+"
+    for appservice, prefix in ((a, "hqa-"), (a, "hqa2-"), (b, "hqb-"), (a, f"hqa-{legal}")):
         localpart = appservice.fresh_localpart(prefix)
         answer = appservice.register(localpart)
         expected = f"200 and user_id {run.user_id(localpart)} for the registration of a ghost of {appservice}"
@@ -416,27 +421,39 @@ def must_outdo(human: User, user: User) -> None:
 
 
 @requirement("ADMIN-21")
-def test_ghosts_are_not_limited_where_rate_limited_is_false(a: Appservice, human3: User) -> None:
-    """Ghosts of an appservice with `rate_limited: false` are not rate-limited."""
-    must_outdo(human3, a.ghost())
+def test_ghosts_are_not_limited_where_rate_limited_is_false(run: Run, a: Appservice, human3: User) -> None:
+    """Ghosts of an appservice with `rate_limited: false` are not rate-limited: in rooms, logins and messages."""
+    ghost = a.ghost()
+    must_meet_no_limit(a, ghost, human3)
+    for number in range(OTHERS if not lacks_legacy_login(login_flows(run)) else 0):
+        answer = a.sender.call("POST", "/login", json=login_as(ghost.localpart), obey_limits=False)
+        expect(answer.status != 429, f"no 429 for a login as {ghost}", f"429 after {number}", answer.exchange)
+    must_outdo(human3, ghost)
+
+
+def must_meet_no_limit(appservice: Appservice, user: User, human: User) -> None:
+    """Have a user create, join, leave and invite to more rooms than usual limits allow: none may be refused with 429.
+
+    Invites go to ghosts: others would make the homeserver ask about them.
+    """
+    room, guest = human.create_room(), {"user_id": appservice.ghost().user_id}
+    for number in range(OTHERS):
+        made = user.call("POST", "/createRoom", json={}, obey_limits=False)
+        answers = [made, user.call("POST", f"/join/{segment(room)}", json={}, obey_limits=False)]
+        if made.ok:
+            path = f"/rooms/{segment(made.json['room_id'])}/invite"
+            answers.append(user.call("POST", path, json=guest, obey_limits=False))
+        answers.append(user.call("POST", f"/rooms/{segment(room)}/leave", json={}, obey_limits=False))
+        for answer in answers:
+            expected = f"no 429 for {user} creating, joining, leaving or inviting to rooms"
+            expect(answer.status != 429, expected, f"429 after {number}", answer.exchange)
+    record(f"{user} created, joined and invited to {OTHERS} rooms and met no limit")
 
 
 @requirement("ADMIN-22")
-def test_the_sender_is_not_limited_where_rate_limited_is_true(run: Run, x: Appservice, human3: User) -> None:
+def test_the_sender_is_not_limited_where_rate_limited_is_true(x: Appservice, human3: User) -> None:
     """The sender user is not rate-limited in sending, joining, inviting and creating rooms, whatever `rate_limited`."""
-    room = human3.create_room()
-    for number in range(OTHERS):
-        made = x.sender.call("POST", "/createRoom", json={}, obey_limits=False)
-        guest = {"user_id": run.user_id(run.names.fresh("human-"))}
-        answers = [made, x.sender.call("POST", f"/join/{segment(room)}", json={}, obey_limits=False)]
-        if made.ok:
-            path = f"/rooms/{segment(made.json['room_id'])}/invite"
-            answers.append(x.sender.call("POST", path, json=guest, obey_limits=False))
-        answers.append(x.sender.call("POST", f"/rooms/{segment(room)}/leave", json={}, obey_limits=False))
-        for answer in answers:
-            expected = f"no 429 for {x.sender} creating, joining, leaving or inviting to rooms"
-            expect(answer.status != 429, expected, f"429 after {number}", answer.exchange)
-    record(f"{x.sender} created, joined and invited to {OTHERS} rooms and met no limit")
+    must_meet_no_limit(x, x.sender, human3)
     must_outdo(human3, x.sender)
 
 
@@ -479,6 +496,36 @@ def test_a_new_ghost_can_act_at_once(run: Run, a: Appservice) -> None:
             later = run.eventually(functools.partial(is_named, ghost))
             control(later, f"a ghost cannot set its display name at all: {answer} (IDENT-14)", answer.exchange)
         expect(answer.status == 200, f"200 for the display name of {ghost}, just registered", answer, answer.exchange)
+
+
+@requirement("ADMIN-26")
+def test_a_registration_without_a_name_makes_no_stranger(run: Run, a: Appservice) -> None:
+    """Without a username, or with one that is no name, a ghost is refused with 4xx or made in the namespace."""
+    a.ghost()
+    unusable: tuple[Any, ...] = ("", None, 5, True, ["hqa-list"], {"hqa-": "object"})
+    bodies: list[dict[str, Any]] = [{}, *({"username": each} for each in unusable), {"user": a.fresh_localpart()}]
+    for body in bodies:
+        answer = a.sender.call("POST", "/register", json={"type": LOGIN, "inhibit_login": True, **body})
+        expect(answer.ok or answer.refused, f"4xx or 200 for a registration with {body}", answer, answer.exchange)
+        user_id = str(answer.json.get("user_id"))
+        inside = any(entry.matches(user_id) for entry in a.registration.users or ())
+        expect(answer.refused or inside, f"a user of {a}, if any, for {body}", user_id, answer.exchange)
+    answer = a.sender.call("POST", "/register", json={"username": a.fresh_localpart(), "inhibit_login": True})
+    expect(answer.ok or answer.refused, "4xx or 200 for a registration without a type", answer, answer.exchange)
+    record(f"a registration without a type is answered {answer}", answer.exchange)
+
+
+@requirement("ADMIN-27")
+def test_a_login_as_the_sender_is_no_sham(run: Run, a: Appservice) -> None:
+    """A login as the sender user, whom nobody has registered, is refused, or its token is the sender's."""
+    need_legacy_login(run)
+    a.log_in(a.ghost())
+    for name in (a.sender.localpart, a.sender.user_id):
+        answer = a.sender.call("POST", "/login", json=login_as(name))
+        expect(answer.ok or answer.refused, f"200 or 4xx for a login as {name}", answer, answer.exchange)
+        if answer.ok:
+            must_yield_token(answer, a.sender, f"a login as {name}")
+        record(f"a login as the sender user is answered {answer}", answer.exchange)
 
 
 @requirement("ADMIN-25", last=True)

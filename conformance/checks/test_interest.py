@@ -334,6 +334,7 @@ def test_an_invited_ghost_is_not_joined(run: Run, a: Appservice, human: User) ->
     ghost.join(room)
     human.send(room)
     a.must_receive(human.send(room), "a message sent after the invited ghost had joined")
+    a.must_not_receive(early, "a message of before the ghost joined, now that it has,")
 
 
 @requirement("INTEREST-22")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from conformance.appservice.fleet import Appservice
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import Answer, Hold, Reply, always, answer
+from conformance.appservice.script import Answer, Ending, Fault, Hold, Reply, always, answer
+from conformance.appservice.thirdparty import KNOWN_USER_FIELDS, found_users
 from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.users import User
 from conformance.judges import errors
@@ -16,7 +19,7 @@ from conformance.judges.transactions import is_transaction
 from conformance.lanes.v1 import V1
 from conformance.requirement import requirement
 from conformance.run import Run
-from conformance.verdict import Blocked, Broken, Inconclusive, caution, control, expect, record
+from conformance.verdict import Blocked, Broken, Inconclusive, caution, control, expect, prefer, record
 from conformance.wire.exchange import Exchange
 
 #: Appservices that no check makes fail a transaction.
@@ -315,3 +318,91 @@ def test_appservices_cannot_hold_events_up(run: Run, v1: Appservice, q: Appservi
 
 def _is_answered(run: Run, exchange: Exchange) -> bool:
     return run.journal.wait_for(lambda e: e is exchange and e.status is not None, 0, run.budgets.quiet) is not None
+
+
+#: How an answer is written, and whether even the lenient reading insists on its being understood.
+_Form = tuple[str, Callable[[bytes], bytes], bool]
+
+_JSON = b"Content-Type: application/json\r\n"
+
+#: Forms that any client of HTTP/1.1 understands (RFC 9112, 2.3, 6.3 and 8).
+_FORMS: tuple[_Form, ...] = (
+    (
+        "in chunks",
+        lambda body: (
+            b"HTTP/1.1 200 OK\r\n" + _JSON + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            b"1\r\n%b\r\n%X\r\n%b\r\n0\r\n\r\n" % (body[:1], len(body) - 1, body[1:])
+        ),
+        True,
+    ),
+    (
+        "of HTTP/1.0",
+        lambda body: b"HTTP/1.0 200 OK\r\n" + _JSON + b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+        True,
+    ),
+    (
+        "of HTTP/1.0 that ends with the connection",
+        lambda body: b"HTTP/1.0 200 OK\r\n" + _JSON + b"\r\n" + body,
+        False,
+    ),
+)
+
+
+@requirement("INV-09")
+def test_answers_count_in_any_form(run: Run, a: Appservice, b: Appservice, q: Appservice, human: User) -> None:
+    """A 200 in chunks, of HTTP/1.0 or without a length is one like any other, and its body is read."""
+    room = human.create_room()
+    q.ghost().join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    plain = human.send(room)
+    q.await_event(plain)
+    control(len(q.deliveries(plain)) == 1, "transactions answered in the usual form come again too (TXN-18)")
+    for form in _FORMS:
+        _must_acknowledge(run, q, human, room, form)
+        _must_be_a_pong(b, form)
+        _must_be_read(run, a, human, form)
+
+
+def _must_acknowledge(run: Run, q: Appservice, human: User, room: str, form: _Form) -> None:
+    """A transaction that is answered in this form does not come again, and the next one follows."""
+    what, written, must = form
+    judge = expect if must else prefer
+    with q.scripted(Kind.TRANSACTION, always(Fault(what, (written(b"{}"),), Ending.FIN))):
+        first = human.send(room)
+        carrier, following = q.exchange_with(first), human.send(room)
+
+        def went_on(exchange: Exchange) -> bool:
+            again = first.encode() in exchange.request_body or following.encode() in exchange.request_body
+            return exchange.party == q.code and exchange.received is not None and again
+
+        run.journal.wait_for(went_on, carrier.number, run.budgets.deliver)
+        again = [exchange for exchange, _ in q.deliveries(first)]
+    missing = q.still_missing([following], carrier.number)
+    judge(len(again) == 1, f"no repetition of a transaction with an answer {what}", "it came again", *again)
+    judge(not missing, f"the event after a transaction with an answer {what}", "it did not come", *again)
+
+
+def _must_be_a_pong(b: Appservice, form: _Form) -> None:
+    """A ping that is answered in this form is answered."""
+    what, written, must = form
+    if _ping(b).ok:
+        with b.scripted(Kind.PING, always(Fault(what, (written(b"{}"),), Ending.FIN))):
+            pinged = _ping(b)
+        (expect if must else prefer)(pinged.ok, f"a successful ping, with an answer {what}", pinged, pinged.exchange)
+
+
+def _must_be_read(run: Run, a: Appservice, human: User, form: _Form) -> None:
+    """What an appservice finds in a third-party look-up, and tells in this form, reaches the client."""
+    what, written, must = form
+    path = "/thirdparty/user/hqp-look"
+    found = human.call("GET", path, query=KNOWN_USER_FIELDS)
+    if not found.ok or not same(found.value, found_users("hqp-look")):
+        record(f"look-ups do not work: {found} (3PN-11)", found.exchange)
+        return
+    name = run.names.fresh()
+    wanted = [{"userid": run.user_id(name), "protocol": "hqp-look", "fields": {"nickname": f"{name} é"}}]
+    told = Fault(what, (written(json.dumps(wanted, ensure_ascii=False).encode()),), Ending.FIN)
+    with a.scripted(Kind.THIRDPARTY_USERS, always(told), subject="hqp-look"):
+        found = human.call("GET", path, query={"nickname": name})
+    right = found.ok and same(found.value, wanted)
+    (expect if must else prefer)(right, f"what A found, in an answer {what}", found.value or found, found.exchange)

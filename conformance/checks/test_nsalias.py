@@ -32,10 +32,10 @@ def _plain_alias(user: User, room: str) -> str:
 
 
 def _tails(user: User, room: str) -> list[str]:
-    """What the aliases of a check end in: one in more than ASCII, if ordinary ones may; with :func:`_plain_alias`."""
+    """What the aliases of a check end in: some in more than plain ASCII, if ordinary ones may."""
     _plain_alias(user, room)
-    beyond = "-ü"
-    return ["", beyond] if _set(user, user.alias(user.names.fresh("free-") + beyond), room).ok else [""]
+    beyond = ("-ü", "-/#%2f")
+    return ["", *(tail for tail in beyond if _set(user, user.alias(user.names.fresh("free-") + tail), room).ok)]
 
 
 def _is_exclusive(answer: Response) -> bool:

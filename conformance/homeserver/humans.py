@@ -44,7 +44,7 @@ class Humans:
     admission: Admission = field(default_factory=Admission)
     #: What their names in the journal begin with.
     prefix: str = "H"
-    #: The index of the first whom only a lane gets. H1, H2 and H3 have parts of their own in checks, H4 and H5 stand in.
+    #: The index of the first for lanes only: H1, H2 and H3 have parts of their own in checks, H4 and H5 stand in.
     reserved: int = 6
     _turns: Iterator[int] = field(default_factory=lambda: itertools.cycle((0, 4, 5)))
     #: Lanes ask for users too.

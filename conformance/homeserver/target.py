@@ -16,6 +16,7 @@ from typing import Protocol
 import requests
 
 from conformance.appservice.registration import Registration, write
+from conformance.dialects import MODERN
 from conformance.homeserver.process import HomeserverProcess, TargetFailed, free_port
 
 #: The name of homeservers that the suite starts. Never reached: no federation, nothing outside loopback.
@@ -151,6 +152,8 @@ class Managed:
     """A homeserver that the suite starts, on a free port of loopback, with the fleet's registrations."""
 
     can_crash = True
+    #: How it speaks.
+    dialect = MODERN
 
     def __init__(self, name: str, server_name: str, directory: Path, registrations: Sequence[Registration]) -> None:
         self.name = name
@@ -186,9 +189,11 @@ class Managed:
             raise
 
     def _answers(self) -> bool:
-        return answers(self.url)
+        return answers(self.url, self.dialect.ready_path)
 
     def _is_ours(self) -> bool:
+        if not self.dialect.has_whoami:
+            return True
         # A server that was on the port before would answer too, but it does not know this run's token.
         status = self._ask("/_matrix/client/v3/account/whoami", self.registrations[0].as_token)
         if status == 200:
@@ -258,12 +263,12 @@ class ByCommand(Managed):
         return [word.format_map(values) for word in self._template]
 
 
-def answers(url: str) -> bool:
+def answers(url: str, path: str = MODERN.ready_path) -> bool:
     """Whether a homeserver answers at a URL now."""
     with requests.Session() as session:
         session.trust_env = False
         try:
-            return session.get(f"{url}/_matrix/client/versions", timeout=5).status_code == 200
+            return session.get(url + path, timeout=5).status_code == 200
         except requests.RequestException:
             return False
 

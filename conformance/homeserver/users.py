@@ -154,7 +154,10 @@ class User:
     def set_state(self, room: str, kind: str, content: dict[str, Any], state_key: str = "", **options: Any) -> str:
         """Send a state event; its event ID."""
         path = f"/rooms/{segment(room)}/state/{segment(kind)}/{segment(state_key)}"
-        return _string(self.do(f"set {kind}", "PUT", path, json=content, **options), "event_id")
+        answer = self.do(f"set {kind}", "PUT", path, json=content, **options)
+        if not self.client.dialect.names_state and "event_id" not in answer.json:
+            return self._state_event(room, kind, state_key)
+        return _string(answer, "event_id")
 
     def state(self, room: str, kind: str, state_key: str = "") -> dict[str, Any]:
         """The content of a room's present state."""
@@ -163,10 +166,14 @@ class User:
 
     def member_event(self, room: str, user: User | str) -> str:
         """The event ID of somebody's present membership in a room."""
+        return self._state_event(room, "m.room.member", str(user))
+
+    def _state_event(self, room: str, kind: str, state_key: str) -> str:
         for event in self.do("read the room's state", "GET", f"/rooms/{segment(room)}/state").value or ():
-            if event.get("type") == "m.room.member" and event.get("state_key") == str(user):
+            if event.get("type") == kind and event.get("state_key") == state_key:
                 return str(event["event_id"])
-        raise Inconclusive(f"set-up: {room} has no membership of {user}")
+        what = f"membership of {state_key}" if kind == "m.room.member" else kind
+        raise Inconclusive(f"set-up: {room} has no {what}")
 
     def redact(self, room: str, event: str) -> str:
         """Redact an event; the event ID of the redaction."""

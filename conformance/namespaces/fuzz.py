@@ -415,10 +415,11 @@ class Fuzz:
             finding = self._allowed(tally, estate, probe, answer, rows, f"{member} makes {probe.identifier}")
             if not answer.ok:
                 return finding
-            if finding is None and estate.right(probe.asker, probe.identifier) is Right.OWN:
+            right = estate.right(probe.asker, probe.identifier)
+            if finding is None and right is Right.OWN:
                 finding = self._deletions(estate, probe, human)
             last = _delete(member.sender, probe.identifier)
-            if finding is None and last.refused and last.errcode in ("M_EXCLUSIVE", "M_FORBIDDEN"):
+            if finding is None and right.allowed and last.refused and last.errcode in ("M_EXCLUSIVE", "M_FORBIDDEN"):
                 expected = f"200 when {member} deletes {probe.identifier}, which it made"
                 finding = Finding("NSALIAS-10", probe, expected, str(last), (last.exchange,))
             return finding

@@ -210,6 +210,8 @@ def telling(kind: Kind, regex: Regex, server_name: str) -> dict[str, str]:
         found["a plus"] = sampled(branch=_highest, times=_once, prefer="+")
     if closed and (any(node.allows("/") for node in brackets) or any(isinstance(node, Dot) for node in nodes)):
         found["a slash"] = sampled(times=_once, prefer="/")
+    if closed:
+        found["more behind a slash"] = marks.replace(":", "/x:", 1)
     if "." in marks.partition(":")[0]:
         found["no dot"] = marks.partition(":")[0].replace(".", "x", 1) + marks[marks.index(":") :]
     if closed and any(node.most is None for node in repeats):

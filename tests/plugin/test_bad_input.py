@@ -48,7 +48,12 @@ def untestable(pytester: pytest.Pytester, *arguments: str | Path) -> str:
         (["--hs-url", "http://[::1", "--as-registrations", "x"], "not a URL such as http://localhost:8008"),
         (["--hs", "synapse", "--as-registrations", "x"], "--as-registrations goes with --hs-url"),
         (["--hs", "synapse", "--spec", "v1.99"], "'v1.99' is not a version"),
-        (["--hs", "synapse", "--spec", "draft-003"], "not available yet"),
+        (["--hs", "synapse", "--spec", "draft-003"], "does not speak the drafts of 2015"),
+        (["--hs", "synapse", "--hs-client-path", "/x"], "--hs-client-path goes with the --spec of a draft"),
+        (["--hs", "synapse", "--spec", "r0", "--hs-appservice-path", "/x"], "--hs-appservice-path goes with"),
+        (["--hs", "reference", "--spec", "draft-003", "--hs-client-path", "x"], "not a path such as"),
+        (["--hs", "reference", "--spec", "r0", "--defect", "tokens-are-forgotten"], "no such defect"),
+        (["--hs", "reference", "--spec", "r0", "--defect", "anybody-may-register"], "is one of --spec draft-004"),
         (["--hs", "synapse", "--only", "TXM"], "did you mean TXN"),
         (["--hs", "synapse", "--reading", "loose"], "--reading loose: there are lenient and strict"),
         (["--hs", "synapse", "--quiet-wait", "soon"], "--quiet-wait soon: not a number of seconds"),
@@ -206,3 +211,11 @@ def test_synapse_that_is_not_installed_says_how_to_install_it(
     said = untestable(pytester, "--hs", "synapse")
     assert "Synapse is not installed in this environment" in said
     assert "tox -e synapse" in said
+
+
+def test_a_file_of_checks_that_cannot_be_read_is_told_as_pytest_tells_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_checks="import no_such_module")
+    result = pytester.runpytest_subprocess("--hs", "reference", "test_checks.py")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*No module named 'no_such_module'"])
+    result.stderr.no_fnmatch_line("*Traceback*")

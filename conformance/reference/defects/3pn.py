@@ -598,9 +598,7 @@ class PlusSignsOfReverseLookUpsAreBlanks(_Reverse):
     """A plus sign in what is looked up in reverse is passed on as a blank."""
 
     def reverse(self, appservices: list[Registration], about: To, path: str, query: dict[str, str]) -> list[JsonObject]:
-        return super().reverse(
-            appservices, about, path, {key: value.replace("+", " ") for key, value in query.items()}
-        )
+        return super().reverse(appservices, about, path, {key: value.replace("+", " ") for key, value in query.items()})
 
 
 @defect("3PN-17")

@@ -87,9 +87,7 @@ def defect(
     return register
 
 
-def variant(
-    name: str, *, loses: tuple[str, ...] = (), slow: bool = False, spec: str | None = None
-) -> Callable[[P], P]:
+def variant(name: str, *, loses: tuple[str, ...] = (), slow: bool = False, spec: str | None = None) -> Callable[[P], P]:
     """Register a policy as (part of) a variant; the docstring of the first is the sentence."""
 
     def register(policy: P) -> P:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from conformance.appservice.registration import Registration
@@ -779,3 +780,114 @@ class LoggingOutEndsAllGhosts(Accounts):
             if appservice is not None and self.hs.namespaces.covers(appservice, "users", account.user_id):
                 self.store.deactivate(account.user_id)
         return super().logout(call)
+
+
+@defect("ADMIN-01", also=("IDENT-10", "IDENT-14"))
+class SlashesAreNoPartOfNames(Accounts):
+    """A ghost whose name has a slash is refused."""
+
+    def register_ghost(self, call: Call, appservice: Registration) -> Any:
+        if "/" in call.text("username"):
+            raise MatrixError(400, "M_INVALID_USERNAME", "that is no legal name")
+        return super().register_ghost(call, appservice)
+
+
+@defect("ADMIN-21")
+class GhostsAreLimitedInLogins(Accounts):
+    """A ghost may log in ten times, whatever its registration says."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._logins: dict[str, int] = {}
+
+    def login_ghost(self, call: Call) -> JsonObject:
+        user_id = self.identified(call)
+        self._logins[user_id] = self._logins.get(user_id, 0) + 1
+        if self._logins[user_id] > 10:
+            raise MatrixError(429, "M_LIMIT_EXCEEDED", "too many at once", {"retry_after_ms": 1000})
+        return super().login_ghost(call)
+
+
+class _LimitedGhosts(Limits):
+    """Limits ghosts to ten of some action at once, whatever their registration says."""
+
+    action = ""
+
+    def check(self, requester: Requester, action: str) -> None:
+        appservice = requester.appservice
+        ghost = appservice is not None and not self.hs.namespaces.is_sender(appservice, requester.user_id)
+        if ghost and action == self.action:
+            self.count[requester.user_id] = self.count.get(requester.user_id, 0) + 1
+            if self.count[requester.user_id] > 10:
+                raise MatrixError(429, "M_LIMIT_EXCEEDED", "too many at once", {"retry_after_ms": 1000})
+        super().check(requester, action)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.count: dict[str, int] = {}
+
+
+@defect("ADMIN-21")
+class GhostsAreLimitedInJoining(_LimitedGhosts):
+    """A ghost may join ten rooms."""
+
+    action = "join"
+
+
+@defect("ADMIN-21")
+class GhostsAreLimitedInInviting(_LimitedGhosts):
+    """A ghost may send ten invites."""
+
+    action = "invite"
+
+
+@defect("ADMIN-26")
+class GhostsMayBeNameless(Accounts):
+    """An appservice that names nobody gets a user of a random name, of whatever namespace."""
+
+    def register_ghost(self, call: Call, appservice: Registration) -> Any:
+        if "username" not in call.json:
+            return self.created(call, f"nameless-{secrets.token_hex(6)}", appservice, None, self.inhibited(call))
+        return super().register_ghost(call, appservice)
+
+
+@defect("ADMIN-26")
+class NamesThatAreNoTextAreFatal(Accounts):
+    """A username that is no string leads to a server error."""
+
+    def ghost_name(self, call: Call) -> str:
+        name: str = call.json.get("username", "")
+        if not isinstance(name, str):
+            name = name + ""
+        return super().ghost_name(call)
+
+
+@defect("ADMIN-26")
+class AMissingTypeIsFatal(Accounts):
+    """A registration by as_token without a type leads to a server error."""
+
+    def register(self, call: Call) -> Any:
+        if "type" not in call.json and self.hs.identity.appservice(self.hs.identity.token(call) or "") is not None:
+            raise KeyError("type")
+        return super().register(call)
+
+
+@defect("ADMIN-27")
+class LoginsAsTheSenderAreDead(Accounts):
+    """The token of a login as the sender user is thrown away: nobody has registered that user."""
+
+    def logged_in(self, call: Call, user_id: str) -> JsonObject:
+        told = super().logged_in(call, user_id)
+        if any(self.hs.namespaces.is_sender(each, user_id) for each in self.hs.appservices):
+            self.store.drop_tokens(user_id, told["device_id"])
+        return told
+
+
+@defect("ADMIN-27")
+class LoginsAsTheSenderFail(Accounts):
+    """A login as the sender user, for whom there is no account, leads to a server error."""
+
+    def check_known(self, user_id: str) -> None:
+        if any(self.hs.namespaces.is_sender(each, user_id) for each in self.hs.appservices):
+            raise LookupError(user_id)
+        super().check_known(user_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import time
 from typing import Any
 
@@ -165,6 +166,31 @@ class NotAnchored(Namespaces):
 
     def matches(self, entry: Namespace, identifier: str) -> bool:
         return compiled(entry.regex).search(identifier) is not None
+
+
+@variant("not-anchored-nor-cased")
+class NotAnchoredNorCased(Namespaces):
+    """Regular expressions match anywhere in an ID, and capitals are the same as small letters."""
+
+    def matches(self, entry: Namespace, identifier: str) -> bool:
+        pattern = compiled(entry.regex)
+        return re.compile(pattern.pattern, re.IGNORECASE).search(identifier) is not None
+
+
+@variant("linear-time-regexes")
+class LinearTimeRegexes(Namespaces):
+    """Regular expressions match anywhere, and classes are of ASCII, as in engines that never backtrack."""
+
+    def matches(self, entry: Namespace, identifier: str) -> bool:
+        return re.compile(compiled(entry.regex).pattern, re.ASCII).search(identifier) is not None
+
+
+@variant("regexes-of-the-c-library")
+class RegexesOfTheCLibrary(Namespaces):
+    """Regular expressions match anywhere, and a dot matches a line break too, as POSIX has it."""
+
+    def matches(self, entry: Namespace, identifier: str) -> bool:
+        return re.compile(compiled(entry.regex).pattern, re.DOTALL).search(identifier) is not None
 
 
 @variant("senders-interest")

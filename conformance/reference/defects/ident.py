@@ -162,7 +162,7 @@ class RefusedPhantomsAreRegistered(Identity):
         try:
             return super().asserted(call, appservice)
         except MatrixError as error:
-            user_id = call.query["user_id"]
+            user_id = call.query.get("user_id", "")
             own = error.status == 403 and self.may_be(appservice, user_id)
             if own and user_id not in self.store.accounts and "/join/" in call.path:
                 self.store.add_account(user_id, appservice.id)
@@ -733,3 +733,44 @@ class GhostsMakeFiltersForOthers(Profiles):
         if call.requester.appservice is not None and user_id in self.store.accounts:
             call.requester = replace(call.requester, user_id=user_id)
         return super().add_filter(call, user_id)
+
+
+@defect("IDENT-06")
+class TokensOfHumansAreUnknownBesideAUserId(Identity):
+    """A human's access token is taken for an as_token that nobody has where there is a user_id."""
+
+    def by_access_token(self, call: Call, token: str) -> Requester:
+        requester = super().by_access_token(call, token)
+        account = self.store.accounts[requester.user_id]
+        if account.appservice is None and "user_id" in call.query:
+            raise MatrixError(401, "M_UNKNOWN_TOKEN", "no appservice has that token")
+        return requester
+
+
+@defect("IDENT-10")
+class PlusSignsOfUserIdsAreBlanks(_Rewriting):
+    """The user_id is decoded once too often as a form: an encoded plus sign becomes a blank."""
+
+    def rewrite(self, call: Call, appservice: Registration) -> None:
+        if "user_id" in call.query:
+            call.query["user_id"] = call.query["user_id"].replace("+", " ")
+
+
+@defect("IDENT-10")
+class SlashesEndUserIds(_Rewriting):
+    """Of the localpart in a user_id only what stands before a slash counts."""
+
+    def rewrite(self, call: Call, appservice: Registration) -> None:
+        localpart, colon, server = call.query.get("user_id", "").partition(":")
+        if colon:
+            call.query["user_id"] = f"{localpart.partition('/')[0]}:{server}"
+
+
+@defect("IDENT-14")
+class ProfilesOfNamesWithSlashesAreUnreachable(Profiles):
+    """There is no profile at a path with an encoded slash."""
+
+    def set_profile(self, call: Call, user_id: str, key: str) -> JsonObject:
+        if "/" in user_id:
+            raise self.hs.errors.unknown_path()
+        return super().set_profile(call, user_id, key)

@@ -12,6 +12,7 @@ from conformance.reference.interest import Interest
 from conformance.reference.policy import MatrixError
 from conformance.reference.rooms import Powers, Rooms
 from conformance.reference.store import Event, JsonObject, Room
+from conformance.reference.transactions import Queues
 from conformance.reference.web import Call
 
 
@@ -651,3 +652,17 @@ class RemoteUsersAreTargets(Interest):
     def is_own_user(self, appservice: Registration, user_id: str) -> bool:
         covered = self.hs.namespaces.covers(appservice, "users", user_id)
         return covered or super().is_own_user(appservice, user_id)
+
+
+@defect("INTEREST-21")
+class JoinsBringTheHistory(Queues):
+    """When a ghost joins a room, what was said there before is pushed as well."""
+
+    def told(self, event: Event) -> None:
+        room = self.store.rooms[event.room_id]
+        for appservice in self.hs.appservices:
+            joins = event.membership == "join" and self.hs.interest.by_target(appservice, event, room)
+            for earlier in room.events if joins and appservice.url is not None else ():
+                if not earlier.is_state:
+                    self.put(appservice, "event", self.hs.format.for_appservice(earlier, appservice))
+        super().told(event)

@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+import urllib3
+
 from conformance.appservice.registration import Registration
 from conformance.reference.defects import defect
 from conformance.reference.events import Format
@@ -362,3 +364,34 @@ class AppservicesChooseMessages(_Judged):
 
     def censors(self, reply: Reply) -> bool:
         return reply.ok and isinstance(reply.json, dict) and reply.json.get("events") == []
+
+
+@defect("INV-09")
+class OldAnswersAreNone(Outgoing):
+    """An answer of HTTP/1.0 is taken for none."""
+
+    def rest(self, reply: urllib3.BaseHTTPResponse) -> bytes:
+        if reply.version == 10:
+            raise urllib3.exceptions.HTTPError("not HTTP/1.1")
+        return super().rest(reply)
+
+
+@defect("INV-09")
+class BodiesWithoutALengthAreEmpty(Outgoing):
+    """Of an answer that has neither a length nor chunks no body is read."""
+
+    def rest(self, reply: urllib3.BaseHTTPResponse) -> bytes:
+        framed = "Content-Length" in reply.headers or "Transfer-Encoding" in reply.headers
+        content = super().rest(reply)
+        return content if framed else b""
+
+
+@defect("INV-09")
+class OnlyTheFirstChunkIsRead(Outgoing):
+    """Of a look-up that is answered in chunks only the first is read."""
+
+    def rest(self, reply: urllib3.BaseHTTPResponse) -> bytes:
+        if reply.headers.get("Transfer-Encoding") == "chunked":
+            chunks = list(reply.read_chunked())
+            return chunks[0] if len(b"".join(chunks)) > 2 else b"".join(chunks)
+        return super().rest(reply)

@@ -11,6 +11,7 @@ from conformance.reference.directory import Aliases, exclusive
 from conformance.reference.identity import Requester
 from conformance.reference.namespaces import Namespaces, compiled
 from conformance.reference.policy import MatrixError
+from conformance.reference.queries import Queries
 from conformance.reference.rooms import Rooms, forbidden
 from conformance.reference.store import JsonObject
 from conformance.reference.web import Call
@@ -52,7 +53,7 @@ class RefusedAliasesAreMade(Aliases):
             raise
 
 
-@defect("NSALIAS-01", "NSALIAS-02")
+@defect("NSALIAS-01", "NSALIAS-02", also=("NSALIAS-16",))
 class AliasesBeyondAsciiAreMatchedEncoded(Aliases):
     """Whether an alias with letters beyond ASCII is exclusive is looked at in its percent-encoded form."""
 
@@ -471,7 +472,28 @@ class WhoClaimsNoAliasesHasThoseOfItsUsers(Aliases):
             raise exclusive("that alias is an appservice's")
 
 
-@defect("NSALIAS-17")
+# Matching
+
+
+@defect("NSALIAS-16")
+class AliasesWithASlashAreFree(Aliases):
+    """An alias with a slash is matched up to the slash when it is made, as if the rest were another path segment."""
+
+    def check_making(self, requester: Requester, alias: str) -> None:
+        head, slash, _ = alias.partition("/")
+        super().check_making(requester, f"{head}:{self.hs.server_name}" if slash else alias)
+
+
+@defect("NSALIAS-16")
+class AliasesAreMatchedPercentEncoded(Aliases):
+    """What humans make is matched as it stood in the path, where a plus sign and an equals sign are encoded."""
+
+    def check_making(self, requester: Requester, alias: str) -> None:
+        encoded = alias.replace("+", "%2B").replace("=", "%3D")
+        super().check_making(requester, encoded if requester.appservice is None else alias)
+
+
+@defect("NSALIAS-17", also=("NSALIAS-16",))
 class TheFirstMatchingAliasesEntryDecides(Namespaces):
     """The first entry of an appservice that covers an alias decides whether it is exclusive."""
 
@@ -483,7 +505,7 @@ class TheFirstMatchingAliasesEntryDecides(Namespaces):
         return first is not None and first.exclusive
 
 
-@defect("NSALIAS-17")
+@defect("NSALIAS-17", also=("NSALIAS-16",))
 class OverlappingAliasesEntriesAreAllExclusive(Namespaces):
     """An open entry of aliases becomes exclusive by an exclusive one of the same appservice within it."""
 
@@ -516,3 +538,38 @@ class DeletionsOfSharedAliasesHappen(Aliases):
             if requester.appservice in covered(self, alias):
                 self.store.drop_alias(alias)
             raise
+
+
+@defect("NSALIAS-19", also=("ALIASQ-03", "ALIASQ-04"))
+class AppservicesAreAskedAboutWhatContainsTheirNames(Queries):
+    """An appservice is asked about an alias when the text of its namespace occurs anywhere in it."""
+
+    def asked(self, kind: str, identifier: str) -> list[Registration]:
+        if kind != "aliases":
+            return super().asked(kind, identifier)
+        with_url = [each for each in self.hs.appservices if each.url is not None]
+        return [
+            each
+            for each in with_url
+            if any(compiled(entry.regex.lstrip("^#")).search(identifier) for entry in each.aliases or ())
+        ]
+
+
+@defect("NSALIAS-19")
+class QueriesAreMatchedUpToASlash(Queries):
+    """Whom to ask about an alias is found out by what stands before its first slash."""
+
+    def asked(self, kind: str, identifier: str) -> list[Registration]:
+        head, slash, _ = identifier.partition("/")
+        return super().asked(kind, f"{head}:{self.hs.server_name}" if slash and kind == "aliases" else identifier)
+
+
+@defect(
+    "NSALIAS-01", "NSALIAS-02", also=("NSALIAS-07", "NSALIAS-08", "NSALIAS-13", "NSALIAS-16", "ALIASQ-02", "3PN-17")
+)
+class NamespacesEndAtSlashes(Namespaces):
+    """The dot of a regular expression matches everything but a slash, as in paths."""
+
+    def matches(self, entry: Namespace, identifier: str) -> bool:
+        slashed = identifier.startswith("#") and "/" in identifier
+        return not (slashed and entry.regex.endswith(".*")) and super().matches(entry, identifier)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
-from conformance.appservice.registration import Registration
+from conformance.appservice.registration import Namespace, Registration
+from conformance.namespaces.readings import as_basic
 from conformance.reference.accounts import Accounts, Profiles
 from conformance.reference.defects import defect
 from conformance.reference.namespaces import Namespaces, compiled
@@ -377,7 +380,124 @@ class HumansMayUseUnderscores(Accounts):
             super().check_human_name(localpart)
 
 
-@defect("NSUSER-14")
+# Matching
+
+
+class OtherMatching(Namespaces):
+    """User IDs and aliases are matched otherwise."""
+
+    def matches(self, entry: Namespace, identifier: str) -> bool:
+        if identifier.startswith("!"):
+            return super().matches(entry, identifier)
+        return self.covers_otherwise(entry.regex, identifier)
+
+    def covers_otherwise(self, regex: str, identifier: str) -> bool:
+        """Whether a regular expression, or an ID, that has been changed matches."""
+        return compiled(self.regex(regex)).fullmatch(self.identifier(identifier)) is not None
+
+    def regex(self, text: str) -> str:
+        """The regular expression as it is read."""
+        return text
+
+    def identifier(self, text: str) -> str:
+        """The ID as it is matched."""
+        return text
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class SigilsAreStrippedFromBothSides(OtherMatching):
+    """The sigil is stripped from IDs, and from regexes that begin with it; not from those that begin with an anchor."""
+
+    def regex(self, text: str) -> str:
+        return text[1:] if text[0] in "@#" else text
+
+    def identifier(self, text: str) -> str:
+        return text[1:]
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19", "REG-09"))
+class RegexesAreTakenForPrefixes(OtherMatching):
+    """Whatever begins as a regex does, up to its first special character, is covered."""
+
+    def covers_otherwise(self, regex: str, identifier: str) -> bool:
+        found = re.match(r"\^?([^][\\.*^$()|+?{}]*)", regex)
+        return found is not None and identifier.startswith(found[1])
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class RegexesAreBasic(OtherMatching):
+    """Parentheses, bars, braces, plus signs and question marks in a regex stand for themselves."""
+
+    def covers_otherwise(self, regex: str, identifier: str) -> bool:
+        return bool(as_basic(regex, identifier))
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19", "NSUSER-10", "NSALIAS-17"))
+class RegexesAreTakenForGlobs(OtherMatching):
+    """Regexes are turned into shell patterns, in which only stars, dots and brackets mean what they did."""
+
+    def covers_otherwise(self, regex: str, identifier: str) -> bool:
+        return fnmatchcase(identifier, regex.replace(".*", "*").replace("\\", ""))
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class OnlyTheFirstAlternativeCounts(OtherMatching):
+    """Of alternatives in a regex only the first is looked at."""
+
+    def regex(self, text: str) -> str:
+        return re.sub(r"\|[^)]*", "", text)
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class RepetitionsEndOneShort(OtherMatching):
+    """The upper bound of a repetition is taken for the first number that is too high."""
+
+    def regex(self, text: str) -> str:
+        return re.sub(r",(\d+)\}", lambda found: f",{int(found[1]) - 1}}}", text)
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class TheEndOfARangeIsOutside(OtherMatching):
+    """The last character of a range is not of it."""
+
+    def regex(self, text: str) -> str:
+        return re.sub(r"(?<=-)([fmyz49])", lambda found: chr(ord(found[1]) - 1), text)
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class LongIdsAreCut(OtherMatching):
+    """IDs are matched up to their 64th character."""
+
+    def identifier(self, text: str) -> str:
+        return text[:64]
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class IdsEndAtASlash(OtherMatching):
+    """IDs are matched up to their first slash."""
+
+    def identifier(self, text: str) -> str:
+        return text.partition("/")[0]
+
+
+@defect("NSUSER-13", "NSALIAS-16", also=("NSALIAS-19",))
+class PlusSignsBecomeBlanks(OtherMatching):
+    """A plus sign in an ID is decoded as in a form before it is matched."""
+
+    def identifier(self, text: str) -> str:
+        return text.replace("+", " ")
+
+
+@defect("NSUSER-13")
+class LongNamesAreFree(Accounts):
+    """Names of more than a hundred characters are not looked up among the namespaces when humans register them."""
+
+    def check_human_name(self, localpart: str) -> None:
+        if len(localpart) <= 100:
+            super().check_human_name(localpart)
+
+
+@defect("NSUSER-14", also=("NSUSER-13",))
 class AppservicesWithoutUrlOwnNothing(Namespaces):
     """Appservices whose `url` is null are left out when it is looked at whose a user ID is."""
 

@@ -65,7 +65,7 @@ class EventsAsInTheExample(DraftFormat):
         return {key: value for key, value in shown.items() if key in kept}
 
 
-@variant("state-without-event-ids", spec="draft-001", loses=("TXN-14",))
+@variant("state-without-event-ids", spec="draft-001")
 class StateWithoutEventIds(OldRooms):
     """Whoever sets state is answered an empty object."""
 

@@ -201,7 +201,7 @@ class _OtherRegexes(Namespaces):
         raise NotImplementedError
 
 
-@defect("REG-09")
+@defect("REG-09", also=("NSUSER-13", "NSALIAS-16", "NSALIAS-19"))
 class BackslashesAreLost(_OtherRegexes):
     """Backslashes in a regex are lost when the file is read."""
 
@@ -279,7 +279,7 @@ class SigilsOfAliasesAreStripped(Namespaces):
         return super().matches(entry, identifier.removeprefix("#"))
 
 
-@defect("REG-12")
+@defect("REG-12", also=("NSUSER-13", "NSALIAS-16", "NSALIAS-19"))
 class ServerNamesAreNotMatched(Namespaces):
     """IDs are matched without the server name."""
 

@@ -684,7 +684,7 @@ class TransactionsOverAMegabyteAreDropped(Transactions):
 
 
 @defect("TXN-21")
-class LongTextsAreCut(_Events):
+class LargeTextsAreCut(_Events):
     """Of a text of more than 32768 bytes only the beginning is pushed."""
 
     def change(self, event: Event, shown: JsonObject) -> None:
