@@ -298,8 +298,10 @@ def test_the_tokens_of_a_deleted_device_end(a: Appservice) -> None:
 
 
 @requirement("DEVICE-15")
-def test_keys_are_uploaded_by_way_of_the_device(a: Appservice) -> None:
+def test_keys_are_uploaded_by_way_of_the_device(a: Appservice, human: User) -> None:
     """With `device_id`, keys are kept for that device: each has a count of its own."""
+    plain = human.call("POST", "/keys/upload", json={})
+    control(plain.ok, f"an ordinary user's upload of keys is answered {plain}", plain.exchange)
     ghost, other = _ghost(a), _ghost(a)
     name = ghost.names.fresh("HQDEV")
     uploads = [(ghost, _device(a, ghost), 2), (ghost, _device(a, ghost, name), 3), (other, _device(a, other, name), 1)]

@@ -79,11 +79,11 @@ class HomeserverProcess:
                 raise TargetFailed(self.obituary(f"was not ready within {within:g} s"))
             time.sleep(0.02)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, within: float = 10.0) -> None:
-        """End the process: `how` first, SIGKILL when it has not ended within `within` seconds."""
-        child = self._child
+    def stop(self, how: signal.Signals = signal.SIGTERM, within: float = 10.0) -> bool:
+        """End the process: `how` first, SIGKILL when it has not ended within `within` seconds; whether it had."""
+        child, ended = self._child, True
         if child is None:
-            return
+            return True
         for sign in (how, signal.SIGKILL):
             if child.poll() is None:
                 _signal_group(child.pid, sign)
@@ -91,8 +91,9 @@ class HomeserverProcess:
                 child.wait(within)
                 break
             except subprocess.TimeoutExpired:
-                continue
+                ended = False
         self._child = None
+        return ended
 
     def obituary(self, what: str) -> str:
         """One sentence on what happened, and the last lines of the log."""

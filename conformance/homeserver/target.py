@@ -164,6 +164,8 @@ class Managed:
         self.url = f"http://127.0.0.1:{self.port}"
         self.registration_files = write(directory / "registrations", self.registrations)
         self._process: HomeserverProcess | None = None
+        #: Whether it once did not end when it was told to.
+        self.overstayed = False
 
     @property
     def log(self) -> Path:
@@ -217,8 +219,8 @@ class Managed:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it: SIGTERM is its orderly end, SIGKILL a crash."""
-        if self._process is not None:
-            self._process.stop(how, STOP_WAIT)
+        if self._process is not None and not self._process.stop(how, STOP_WAIT):
+            self.overstayed = True
 
     def restart(self, how: signal.Signals, meanwhile: Callable[[], None]) -> None:
         """Stop it and start it again on the same data, port and registrations; see :class:`Restartable`.
@@ -226,6 +228,8 @@ class Managed:
         :raises TargetFailed: it does not come back.
         """
         self.stop(how)
+        if self.overstayed:
+            raise TargetFailed(f"{self.name} did not end within {STOP_WAIT:g} s of {how.name}, and had to be killed")
         meanwhile()
         self.start()
 

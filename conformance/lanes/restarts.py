@@ -20,7 +20,7 @@ from conformance.appservice.fleet import Appservice, Fleet, listen
 from conformance.appservice.registration import Registration
 from conformance.appservice.routes import Kind
 from conformance.appservice.script import Hold, Reply, always, answer
-from conformance.homeserver.client import Client, Response, segment
+from conformance.homeserver.client import Client, NoAnswer, Response, segment
 from conformance.homeserver.humans import Humans
 from conformance.homeserver.target import SERVER_NAME, Restartable
 from conformance.homeserver.users import User
@@ -195,7 +195,7 @@ class Restarts(OutageLane):
             if not self._target.can_crash:
                 for scene in (self.crashed, self.overtaken, self.bursts):
                     scene.fail(Inconclusive("--hs-restart-command has no {signal}: the homeserver cannot be crashed"))
-            elif self.wants("RESTART-01", "RESTART-03", "RESTART-04", "RESTART-06"):
+            elif self.wants("RESTART-01", "RESTART-03", "RESTART-04", "RESTART-06", "RESTART-08"):
                 with self._undecided(self.ids):
                     if steady is not None:
                         self._three_more(steady[0])
@@ -215,6 +215,8 @@ class Restarts(OutageLane):
             yield
         except Undecided as error:
             scene.fail(error)
+        except NoAnswer as error:
+            scene.fail(Inconclusive(f"a call was not answered: {error}", error.exchange))
 
     # Where
 

@@ -54,7 +54,7 @@ class Variant:
     id: str
     sentence: str
     policies: tuple[type[Policy], ...]
-    #: Requirements that cannot be decided, or are not claimed, with it.
+    #: Requirements that cannot be decided, or are not claimed, with it; ``*`` for any.
     loses: tuple[str, ...] = ()
     #: It takes minutes: only run in the full mode of the kill matrix.
     slow: bool = False

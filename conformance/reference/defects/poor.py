@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from conformance.appservice.registration import Registration
+from conformance.reference.accounts import Accounts
 from conformance.reference.defects import defect, variant
 from conformance.reference.policy import MatrixError
 from conformance.reference.store import JsonObject
 from conformance.reference.transactions import Transactions
-from conformance.reference.web import Errors, Paths
+from conformance.reference.web import Call, Errors, Paths
 
 
 class _Without(Paths):
@@ -29,28 +30,46 @@ class NoPing(_Without):
     missing = "/v1/appservice/"
 
 
-@defect("DEVICE-06")
+@defect("DEVICE-06", "DEVICE-07")
 class NoDevices(_Without):
     """There is no management of devices."""
 
     missing = "/(devices|delete_devices)"
 
 
-@defect("EPH-14")
+@variant("no-presence", loses=("EPH-14", "EPH-15", "EPH-16", "EPH-17"))
 class NoPresence(_Without):
     """There is no presence."""
 
     missing = "/presence"
 
 
-@defect("EPH-01")
+@variant(
+    "no-typing",
+    loses=(
+        "EPH-01",
+        "EPH-02",
+        "EPH-03",
+        "EPH-04",
+        "EPH-05",
+        "EPH-06",
+        "EPH-18",
+        "EPH-19",
+        "EPH-20",
+        "EPH-21",
+        "EPH-22",
+    ),
+)
 class NoTyping(_Without):
     """There are no typing notices."""
 
     missing = "/typing"
 
 
-@defect("EPH-05")
+@variant(
+    "no-receipts",
+    loses=("EPH-07", "EPH-08", "EPH-09", "EPH-10", "EPH-11", "EPH-12", "EPH-13", "EPH-18", "EPH-22"),
+)
 class NoReceipts(_Without):
     """There are no receipts."""
 
@@ -64,21 +83,21 @@ class NoDirectories(_Without):
     missing = "/(publicRooms|directory/list)"
 
 
-@defect("3PN-01")
+@defect("3PN-01", "3PN-02", "3PN-10", "3PN-12", also=("3PN-16", "3PN-17"))
 class NoThirdPartyNetworks(_Without):
     """There are no third-party networks."""
 
     missing = "/thirdparty"
 
 
-@defect("XSIGN-01")
+@defect("XSIGN-01", "XSIGN-03")
 class NoKeys(_Without):
     """There is no encryption."""
 
     missing = "/keys|/sendToDevice"
 
 
-@defect("ADMIN-12")
+@defect("ADMIN-18", "ADMIN-20")
 class NoLogin(_Without):
     """Nobody can log in."""
 
@@ -92,6 +111,14 @@ class TransactionsAfter500Ms(Transactions):
     def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
         self.hs.stopping.wait(0.5)
         return super().send(appservice, txn_id, body)
+
+
+@variant("registration-is-closed", loses=("*",))
+class RegistrationIsClosed(Accounts):
+    """Humans cannot register."""
+
+    def register_human(self, call: Call) -> Any:
+        raise MatrixError(403, "M_FORBIDDEN", "registration is closed")
 
 
 @variant("unknown-is-405", loses=("INV-03",))
