@@ -242,6 +242,9 @@ def _kill_matrix(arguments: argparse.Namespace) -> int:
         chosen = kill_matrix.first_of_each(chosen)
     if not chosen:
         raise _Usage(f"there are no defects of an area {arguments.area}")
+    if arguments.list and arguments.format == "markdown":
+        print(killing.registry(chosen), end="")
+        return 0
     if arguments.list:
         for each in chosen:
             print(f"{each.id}: {each.sentence}")

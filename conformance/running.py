@@ -650,6 +650,8 @@ class Session:
             results.write(directory / "results.json", self._content())
             jsonl.write(directory / "journal.jsonl", self.journal, self.journal.began, self.redactor)
             self._keep_homeserver_files(directory / "homeserver")
+            for name, found in (self.run.fuzz.counterexamples if self.run else {}).items():
+                registration_files.write(directory / "counterexamples" / name, found)
         except OSError as error:
             self.failure = f"cannot write the report to {directory}: {error.strerror or error}"
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.appservice.registration import write
-from conformance.appservice.roster import ROLES, enlist
+from conformance.appservice.roster import ROLES, ROSTER, enlist
 from conformance.schemas import data_dir
 
 
@@ -26,7 +26,7 @@ def test_the_registration_templates_are_those_of_the_roster(tmp_path: Path) -> N
 
 def test_no_template_is_left_over() -> None:
     shipped = {path.name for path in (data_dir("fixtures") / "registrations").glob("*.yaml")}
-    assert shipped == {f"as-conformance-{code.lower()}.yaml" for code in ROLES}
+    assert shipped == {f"as-conformance-{role.code.lower()}.yaml" for role in ROSTER}
 
 
 @pytest.mark.parametrize("name", ["schemas", "fixtures"])

@@ -39,7 +39,7 @@ def test_a_check_runs_from_the_installed_wheel(environment: Path, tmp_path: Path
     assert run.returncode == 0, run.stdout + run.stderr
     entries = json.loads((tmp_path / "report" / "results.json").read_text())["requirements"]
     assert [entry["id"] for entry in entries if entry["verdict"] == "pass"] == ["REG-01"]
-    assert len(entries) == 400
+    assert len(entries) >= 400
 
 
 def test_schemas_and_fixtures_are_in_the_wheel(environment: Path, tmp_path: Path) -> None:

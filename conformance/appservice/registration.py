@@ -166,6 +166,8 @@ def read_all(directory: Path) -> list[Registration]:
     """
     from conformance.schemas import problems
 
+    if not directory.is_dir():
+        raise BadRegistration(f"{directory} is not a directory")
     found = []
     for path in sorted((*directory.glob("*.yaml"), *directory.glob("*.yml"), *directory.glob("*.json"))):
         try:

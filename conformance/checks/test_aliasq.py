@@ -381,9 +381,9 @@ def _deeds(run: Run, q: Appservice, name: str) -> Iterator[tuple[str, Response]]
     def call(user: User, method: str, path: str, body: dict[str, Any]) -> Response:
         return user.call(method, path, json=body, timeout=allowed)
 
-    login = {"type": "m.login.application_service", "username": ghost.localpart, "inhibit_login": True}
-    yield "/register", call(q.sender, "POST", "/register", login)
-    made = call(q.sender, "POST", "/createRoom", {"preset": "public_chat", "room_alias_name": name})
+    yield "/register", call(q.sender, "POST", "/register", q.dialect.ghost(ghost.localpart))
+    room_setup = q.dialect.room({"preset": "public_chat", "room_alias_name": name})
+    made = call(q.sender, "POST", "/createRoom", room_setup)
     yield "/createRoom", made
     room = segment(str(made.json.get("room_id")))
     yield "the join of a ghost", call(ghost, "POST", f"/join/{room}", {})

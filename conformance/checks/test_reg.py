@@ -13,6 +13,7 @@ from conformance.homeserver.users import User
 from conformance.judges import credentials
 from conformance.lanes.boots import Boot, Boots
 from conformance.lanes.lane import Lanes
+from conformance.lanes.urls import Reached, Urls
 from conformance.lanes.v1 import V1
 from conformance.markers import matching_room
 from conformance.requirement import requirement
@@ -142,6 +143,31 @@ def test_an_appservice_without_a_url_holds_nothing_up(run: Run, a: Appservice, n
     answers.append(human.call("PUT", f"/rooms/{segment(room)}/send/m.room.message/{run.names.fresh('t')}", json=text))
     for answer in answers:
         expect(answer.status < 500, "no server error for calls about ghosts of N", answer, answer.exchange)
+
+
+def _not_both(boot: Boot, what: str) -> None:
+    if boot.refused:
+        record(boot.refused)
+        return
+    expected = f"one of two registrations with the same {what} refused"
+    reachable = all(each.ok for each in boot.senders)
+    expect(not reachable, expected, "both senders can be reached", *(each.exchange for each in boot.senders))
+    enforced = len(boot.claims) > 1 and all(each.errcode == "M_EXCLUSIVE" for each in boot.claims)
+    seen = "the exclusive namespaces of both are enforced"
+    expect(not enforced, expected, seen, *(each.exchange for each in boot.claims))
+    record("the homeserver runs with one of them")
+
+
+@requirement("REG-06", lane=Boots)
+def test_two_registrations_with_one_token_are_not_both_taken(lanes: Lanes) -> None:
+    """Of two registration files with the same `as_token` the homeserver refuses at least one, or does not start."""
+    _not_both(lanes[Boots].same_token.get(), "as_token")
+
+
+@requirement("REG-07", lane=Boots)
+def test_two_registrations_with_one_id_are_not_both_taken(lanes: Lanes) -> None:
+    """Of two registration files with the same `id` the homeserver refuses at least one, or does not start."""
+    _not_both(lanes[Boots].same_id.get(), "id")
 
 
 @requirement("REG-08")
@@ -277,51 +303,20 @@ def test_the_registration_endpoints_of_the_drafts_are_gone(run: Run, a: Appservi
     a.must_receive(human.send(room), "a message after somebody asked to unregister A")
 
 
-@requirement("REG-06", lane=Boots)
-def test_two_registrations_with_one_token_are_not_both_taken(lanes: Lanes) -> None:
-    """Of two registration files with the same `as_token` the homeserver refuses at least one, or does not start."""
-    _not_both(lanes[Boots].same_token.get(), "as_token")
-
-
-@requirement("REG-07", lane=Boots)
-def test_two_registrations_with_one_id_are_not_both_taken(lanes: Lanes) -> None:
-    """Of two registration files with the same `id` the homeserver refuses at least one, or does not start."""
-    _not_both(lanes[Boots].same_id.get(), "id")
-
-
-def _not_both(boot: Boot, what: str) -> None:
-    if boot.refused:
-        record(boot.refused)
-        return
-    expected = f"one of two registrations with the same {what} refused"
-    reachable = all(each.ok for each in boot.senders)
-    expect(not reachable, expected, "both senders can be reached", *(each.exchange for each in boot.senders))
-    enforced = len(boot.claims) > 1 and all(each.errcode == "M_EXCLUSIVE" for each in boot.claims)
-    seen = "the exclusive namespaces of both are enforced"
-    expect(not enforced, expected, seen, *(each.exchange for each in boot.claims))
-    record("the homeserver runs with one of them")
-
-
-@requirement("REG-14")
-def test_a_url_may_have_an_ipv6_address(run: Run, a: Appservice, human: User) -> None:
+@requirement("REG-14", lane=Urls)
+def test_a_url_may_have_an_ipv6_address(lanes: Lanes) -> None:
     """Y's url has the host `[::1]`: what concerns Y is pushed to it."""
-    _must_be_reached(run, run.fleet["Y"], a, human)
+    _must_be_reached(lanes[Urls].ipv6.get())
 
 
-@requirement("REG-15")
-def test_a_url_may_have_a_host_name(run: Run, a: Appservice, human: User) -> None:
+@requirement("REG-15", lane=Urls)
+def test_a_url_may_have_a_host_name(lanes: Lanes) -> None:
     """Z's url has the host `localhost`: what concerns Z is pushed to it."""
-    _must_be_reached(run, run.fleet["Z"], a, human)
+    _must_be_reached(lanes[Urls].named.get())
 
 
-def _must_be_reached(run: Run, member: Appservice, a: Appservice, human: User) -> None:
-    url = member.registration.url
-    loaded = member.code not in run.unloaded
-    expect(loaded, f"the registration of {member} with the url {url} loaded", run.unloaded.get(member.code))
-    room = human.create_room()
-    for ghost in (a.ghost(), member.ghost()):
-        ghost.join(room)
-    human.send(room)  # the first after a join is INTEREST-30
-    event = human.send(room)
-    a.await_event(event)
-    member.must_receive(event, f"a message in a room with a ghost, at {url}")
+def _must_be_reached(reached: Reached) -> None:
+    member, url = reached.member, reached.member.registration.url
+    expect(reached.unloaded is None, f"the registration of {member} with the url {url} loaded", reached.unloaded)
+    what = f"a message ({reached.event}) in a room with a ghost of {member} at {url} within {member.deliver_wait:g} s"
+    expect(reached.delivered, what, "it came to A only")

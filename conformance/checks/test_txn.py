@@ -17,6 +17,7 @@ from conformance.judges import sameness
 from conformance.judges import transactions as judges
 from conformance.judges.events import unsigned_of
 from conformance.lanes.lane import Lanes
+from conformance.lanes.outages import Outage
 from conformance.lanes.v1 import V1
 from conformance.lanes.v2 import V2
 from conformance.requirement import Quiet, requirement
@@ -270,12 +271,25 @@ def test_a_retry_has_the_same_id(lanes: Lanes) -> None:
             expect(txn_id == carriers[0].txn_id, expected, txn_id, carriers[0].first, exchange)
 
 
+def _must_have_its_own_id(outage: Outage) -> None:
+    """What fails is no attempt of an earlier transaction.
+
+    :raises Blocked: one with the same ID was acknowledged before the outage, so that an ID tells nothing of attempts.
+    """
+    first = outage.attempts[0]
+    for exchange in outage.appservice.transactions():
+        reused = exchange.number <= outage.since and judges.acknowledged(exchange)
+        if reused and judges.transaction_id(exchange) == first.txn_id:
+            raise Blocked("TXN-10", f"the ID {first.txn_id} was acknowledged before", exchange, first.first)
+
+
 @requirement("TXN-12", lane=V1)
 def test_a_retry_has_the_same_events(lanes: Lanes) -> None:
     """All attempts with one ID have the same events in the same order, but for their age."""
     outage = lanes[V1].first.get().outage
     if len(outage.pending) < 2:
         raise Blocked("RETRY-01", "there was no second attempt", *(each.first for each in outage.pending))
+    _must_have_its_own_id(outage)
     altered = sameness.alteration(outage.pending)
     seen, evidence = (altered[0], altered[1:]) if altered else ("", ())
     expect(altered is None, "the same events in each attempt of a transaction", seen, *evidence)
@@ -288,6 +302,7 @@ def test_nothing_is_added_to_a_failed_transaction(lanes: Lanes) -> None:
     outage = backlog.outage
     if len(outage.pending) < 2:
         raise Blocked("RETRY-02", "there was no second attempt", *(each.first for each in outage.pending))
+    _must_have_its_own_id(outage)
     intruder = sameness.added(outage.attempts, outage.late)
     seen, evidence = (f"{intruder[0]} added", (outage.pending[0].first, intruder[1])) if intruder else ("", ())
     expect(intruder is None, "no later event in a transaction that is being retried", seen, *evidence)

@@ -212,9 +212,10 @@ class Client:
         room = created.json.get("room_id")
         if not created.ok or not isinstance(room, str):
             return created
-        told = self.call("GET", f"{CLIENT}/rooms/{segment(room)}/state/m.room.create", **options)
-        creator = told.json.get("creator")
-        return CreatorOf(created.exchange, creator) if isinstance(creator, str) else told
+        told = self.call("GET", f"{CLIENT}/rooms/{segment(room)}/state", **options)
+        events = [each for each in told.value if isinstance(each, dict)] if isinstance(told.value, list) else []
+        creators = [self.dialect.seen(each).get("sender") for each in events if each.get("type") == "m.room.create"]
+        return CreatorOf(created.exchange, creators[0]) if creators and isinstance(creators[0], str) else told
 
     def _once(
         self,

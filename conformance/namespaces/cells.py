@@ -7,6 +7,7 @@ expressions, and hundreds of them can be loaded at once. Every seed has the same
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from conformance.namespaces.shapes import (
     parse,
     sequence,
 )
+from conformance.schemas import data_dir
 
 #: The appservices whose namespaces are drawn; the last has no url.
 CODES = ("F1", "F2", "F3")
@@ -34,6 +36,10 @@ CODES = ("F1", "F2", "F3")
 #: The first number of a tag: user IDs and aliases have different ones, since lists that a homeserver mixes up are the
 #: subject of NSALIAS-15.
 _FIRST: dict[Kind, int] = {"users": 0, "aliases": 500}
+
+
+#: What is added to it for permanent cells.
+_PERMANENT = 400
 
 
 @dataclass(frozen=True)
@@ -272,6 +278,21 @@ def drawn(seed: int, kind: Kind, server_name: str) -> Iterator[list[Draft]]:
         yield [Draft(one, True, _written(_broad(within))), Draft(other, True, _written(shape(rng, within)))]
 
 
+def permanent(kind: Kind, server_name: str) -> Iterator[list[Draft]]:
+    """The cells of every seed: counterexamples of earlier runs, from `fixtures/namespaces/permanent.json`."""
+    path = data_dir("fixtures") / "namespaces" / "permanent.json"
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8")) if cell["kind"] == kind]
+    for number, cell in enumerate(cells, _FIRST[kind] + _PERMANENT):
+        filled = {"{tag}": f"hqf{number:03}", "{server_name}": str(Text(server_name))}
+        drafts = []
+        for entry in cell["entries"]:
+            regex = entry["regex"]
+            for name, text in filled.items():
+                regex = regex.replace(name, text)
+            drafts.append(Draft(entry["owner"], entry["exclusive"], regex))
+        yield drafts
+
+
 def _broad(frame: Frame) -> tuple[Branch, ...]:
     return frame.branch(_REST)
 
@@ -285,7 +306,7 @@ def namespaces(seed: int, server_name: str) -> dict[tuple[str, Kind], tuple[Name
     found: dict[tuple[str, Kind], list[Namespace]] = {}
     kinds: tuple[Kind, ...] = ("users", "aliases")
     for kind in kinds:
-        for cell in drawn(seed, kind, server_name):
+        for cell in (*drawn(seed, kind, server_name), *permanent(kind, server_name)):
             for draft in cell:
                 found.setdefault((draft.owner, kind), []).append(Namespace(draft.regex, draft.exclusive))
     return {key: tuple(entries) for key, entries in found.items()}

@@ -26,6 +26,7 @@ from conformance.verdict import Broken, Inconclusive, Undecided, caution, contro
 from conformance.wire.exchange import Exchange
 
 if TYPE_CHECKING:
+    from conformance.appservice.registration import Registration
     from conformance.homeserver.users import User
     from conformance.namespaces.strategies import Probe
     from conformance.run import Run
@@ -80,8 +81,10 @@ class Tally:
                 prefer(False, *self._said(self.findings[row]))
 
     def _said(self, finding: Finding[Any]) -> tuple[Any, ...]:
-        again = f"--fuzz-seed {self.plan.seed} --fuzz-examples {self.plan.examples} asks it again"
-        return finding.expected, f"{finding.seen} ({again})", *finding.exchanges
+        worlds = f" --fuzz-namespaces {self.plan.worlds}" if self.plan.worlds else ""
+        again = f"--fuzz-seed {self.plan.seed} --fuzz-examples {self.plan.examples}{worlds} asks it again"
+        seen, line_break, recipe = finding.seen.partition("\n")
+        return finding.expected, f"{seen} ({again}){line_break}{recipe}", *finding.exchanges
 
     def must_suffice(self) -> None:
         """Make sure that enough was seen to say anything.
@@ -107,6 +110,8 @@ class Fuzz:
         #: Those who registered a user in a hunt, by user ID.
         self.registered: dict[str, str] = {}
         self.open_cases: dict[Kind, Observations] = {}
+        #: The registrations of worlds in which something was wrong.
+        self.counterexamples: dict[str, list[Registration]] = {}
         self._tallies: dict[str, Tally | Exception] = {}
 
     @cached_property
@@ -130,6 +135,20 @@ class Fuzz:
         cells = cells_of([each.registration for each in members], kind)
         control(cells, f"the fuzz registrations have no {kind} that IDs can be drawn for")
         return cells
+
+    def of_worlds(self, kind: Kind) -> Tally:
+        """Homeservers are booted with generated registrations, if that was asked for."""
+
+        def search(tally: Tally) -> None:
+            if self.plan.worlds and self.run.another is not None:
+                from conformance.namespaces.worlds import Worlds, registrations
+
+                tally.findings = dict(Worlds(self.run, kind).search())
+                for row, finding in tally.findings.items():
+                    world = finding.question
+                    self.counterexamples[f"{kind}-{row.lower()}"] = registrations(kind, world.entries)
+
+        return self._once(f"worlds of {kind}", search)
 
     def lines(self) -> list[str]:
         """How the homeserver reads regular expressions, as far as it has shown."""
@@ -169,10 +188,11 @@ class Fuzz:
         """
         try:
             plain = self.of_aliases() if row.startswith(("NSALIAS", "ALIASQ")) else self.of_humans()
-            tally = None if plain.has("plain", "layered") else hunt()
+            tallies = [] if plain.has("plain", "layered") else [hunt()]
+            tallies += [self.of_worlds("users")] if row.startswith("NSUSER") else []
         except (Undecided, NoAnswer):
             return
-        if tally is not None:
+        for tally in tallies:
             tally.accuse(*(() if softly else (row,)), softly=(row,) if softly else ())
 
     def _once(self, name: str, hunt: Callable[[Tally], None]) -> Tally:
@@ -291,15 +311,15 @@ class Fuzz:
         :raises Broken: an ID was taken for what it is not.
         :raises Inconclusive: too little was seen.
         """
-        if tally.has("plain", "layered"):
-            if self._as_basic(tally, kind):
-                found = tally.findings.get("plain") or tally.findings["layered"]
-                what = "namespaces read as extended regular expressions, as all bridges write them; by its words the"
-                why = " specification since v1.5 allows basic ones too"
-                caution(False, what + why, f"all answers fit basic ones: {found.seen}", *found.exchanges)
-                return
-            tally.accuse("plain", softly=("layered",))
-        else:
+        suspect = tally.findings.get("plain") or tally.findings.get("layered")
+        if suspect is not None and self._as_basic(tally, kind):
+            what = "namespaces read as extended regular expressions, as all bridges write them; by its words the"
+            why = " specification since v1.5 allows basic ones too"
+            caution(False, what + why, f"all answers fit basic ones: {suspect.seen}", *suspect.exchanges)
+            return
+        self.of_worlds(kind).accuse("plain", softly=("layered",))  # the smallest that there can be, so they come first
+        tally.accuse("plain", softly=("layered",))
+        if suspect is None:
             tally.must_suffice()
 
     def _as_basic(self, tally: Tally, kind: Kind) -> bool:
@@ -307,7 +327,8 @@ class Fuzz:
         every = [entry for owner in self.estates[kind].owners.values() for entry in owner]
         exclusive = [entry for entry in every if entry.exclusive and is_common(entry.namespace.regex)]
         for identifier, answered in tally.answers.items():
-            covers = [as_basic(entry.namespace.regex, identifier) for entry in exclusive]
+            near = [entry.namespace.regex for entry in exclusive if (entry.tag or "") in identifier.lower()]
+            covers = [as_basic(regex, identifier) for regex in near]
             if None not in covers and answered is not any(covers):
                 return False
         return any(level(entry.namespace.regex) == "extended" for entry in exclusive)

@@ -8,7 +8,7 @@ hunt can blame several requirements, each with its smallest counterexample, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -61,12 +61,14 @@ class Hunt(Generic[T]):
         ask: Callable[[T], Finding[T] | None],
         key: Callable[[T], object],
         first: Sequence[T] = (),
+        shrunk: Container[str] | None = None,
     ) -> None:
         """Ask and shrink.
 
         :param ask: asks the homeserver and judges; what it raises ends the search and is raised again.
         :param key: what makes two questions the same.
         :param first: what is asked before anything is drawn, counted among the examples; the simplest come first.
+        :param shrunk: the requirements whose wrong answers are worth shrinking; None: all.
         """
         blamed: dict[str, Finding[T]] = {}
 
@@ -92,11 +94,11 @@ class Hunt(Generic[T]):
         self._left = self.examples
         for question in first:
             collect(question)
-        self._play(questions, collect)
+        self.play(questions, collect)
         for each in sorted(blamed):
             self._left = SHRINKING
-            shrunk = self._shrunk(questions, look, each)
-            self.findings[each] = blamed[each] if shrunk is None else shrunk
+            smallest = self._shrunk(questions, look, each) if shrunk is None or each in shrunk else None
+            self.findings[each] = blamed[each] if smallest is None else smallest
         if self.error is not None:
             raise self.error
 
@@ -113,10 +115,11 @@ class Hunt(Generic[T]):
                 raise _Found
 
         with suppress(_Found):  # the last thing Hypothesis does is to show its smallest example once more
-            self._play(questions, again)
+            self.play(questions, again)
         return smallest[0] if smallest else None
 
-    def _play(self, questions: SearchStrategy[T], test: Callable[[T], None]) -> None:
+    def play(self, questions: SearchStrategy[T], test: Callable[[T], object]) -> None:
+        """Call a function with what Hypothesis draws: always the same, as long as the function does the same."""
         from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 
         @seed(self.seed)

@@ -83,6 +83,11 @@ class Entry:
         """Whether it makes IDs its appservice's alone."""
         return self.namespace.exclusive
 
+    @property
+    def tag(self) -> str | None:
+        """The tag of its cell."""
+        return tag_of(self.namespace.regex)
+
     def cover(self, identifier: str) -> Cover:
         """Whether it covers an ID."""
         return cover(self.namespace.regex, identifier)
@@ -126,10 +131,10 @@ class Estate:
             for each in registrations
         }
         every = [entry for entries in self.owners.values() for entry in entries]
-        tagged = [(entry.owner, tag_of(entry.namespace.regex), entry.exclusive) for entry in every]
+        tagged = {(entry.owner, entry.tag, entry.exclusive) for entry in every}
         #: Owner and tag of the cells in which one appservice has entries of both sorts.
         self._layered = {
-            (owner, tag) for owner, tag, _ in tagged if {(owner, tag, True), (owner, tag, False)} <= {*tagged}
+            (owner, tag) for owner, tag, _ in tagged if {(owner, tag, True), (owner, tag, False)} <= tagged
         }
         self._touching: dict[str, list[Entry]] = {}
 
@@ -150,7 +155,7 @@ class Estate:
         """Whether an ID is in a cell where one appservice has an exclusive entry and one that is not: which of the two
         decides is the subject of requirements of their own (NSUSER-10, NSALIAS-17).
         """
-        return any((each.owner, tag_of(each.namespace.regex)) in self._layered for each in self.touching(identifier))
+        return any((each.owner, each.tag) in self._layered for each in self.touching(identifier))
 
     def covered(self, owner: str, identifier: str) -> Cover:
         """Whether an ID is one of an appservice's, exclusively or not."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from conformance.namespaces.cells import Cell
-from conformance.namespaces.ids import OPEN, near, telling
+from conformance.namespaces.ids import OPEN, Pick, near, telling
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ _OF_OPEN = 4
 _BIT = st.booleans()
 
 
-@st.composite
-def probes(draw: st.DrawFn, cells: Sequence[Cell], server_name: str, askers: Sequence[str] = ("",)) -> Probe:
-    """Questions about cells, which are given with the simplest first."""
+def picking(draw: st.DrawFn) -> Pick:
+    """A source of numbers that Hypothesis shrinks."""
 
     def pick(low: int, high: int) -> int:
         # Bit by bit: for Hypothesis's integers it looks for constants in all modules of the project around it, which
@@ -42,6 +41,13 @@ def probes(draw: st.DrawFn, cells: Sequence[Cell], server_name: str, askers: Seq
             number = number << 1 | draw(_BIT)
         return low + number % (high - low + 1)
 
+    return pick
+
+
+@st.composite
+def probes(draw: st.DrawFn, cells: Sequence[Cell], server_name: str, askers: Sequence[str] = ("",)) -> Probe:
+    """Questions about cells, which are given with the simplest first."""
+    pick = picking(draw)
     cell = cells[pick(0, len(cells) - 1)]
     asker = askers[pick(0, len(askers) - 1)]
     regex = cell.regexes[pick(0, len(cell.regexes) - 1)]

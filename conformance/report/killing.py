@@ -8,7 +8,7 @@ from typing import Any
 
 from conformance.catalogue import load
 from conformance.kill_matrix import Case
-from conformance.reference.defects import Defect
+from conformance.reference.defects import Defect, Variant
 
 _INTRODUCTION = """\
 # The kill matrix
@@ -18,8 +18,13 @@ and the suite has to blame exactly the requirements that the defect breaks. *May
 with it. The variants at the end differ from the reference where the specification leaves a homeserver free; nothing
 may be blamed for them.
 
-Run one of them with `pytest --hs reference --defect ID`, all of them with `as-conformance kill-matrix`. This page is
-written by `as-conformance kill-matrix --full --format markdown`.
+Run one of them with `pytest --hs reference --defect ID`, all of them with `as-conformance kill-matrix`.
+"""
+
+_REGISTRY = """\
+This page says what is declared: `as-conformance kill-matrix --full --list --format markdown` wrote it, and a test keeps
+it so. Whether the suite agrees is for a run to tell. In CI it is one of the first defect of each requirement that does
+not make the homeserver wait.
 """
 
 
@@ -76,26 +81,32 @@ def _entry(case: Case) -> dict[str, Any]:
 
 
 def markdown(cases: Sequence[Case]) -> str:
-    """The page of the documentation: the defects by area, then the variants."""
-    lines = [_INTRODUCTION, summary(cases) + "."]
-    broken = [case for case in cases if isinstance(case.subject, Defect)]
+    """What a run of defects and variants showed, by area."""
+    told = ["as declared" if case.right else "; ".join(case.problems) for case in cases]
+    return _page([case.subject for case in cases], summary(cases) + ".", told)
+
+
+def registry(subjects: Sequence[Defect | Variant]) -> str:
+    """The page of the documentation: what there is, without a run."""
+    return _page(subjects, _REGISTRY.rstrip(), None)
+
+
+def _page(subjects: Sequence[Defect | Variant], remark: str, blamed: Sequence[str] | None) -> str:
+    columns = ["Breaks", "Defect", "What is wrong", "May fail too", *(["Blamed"] if blamed is not None else [])]
+    lines = [_INTRODUCTION, remark]
+    broken = [(place, each) for place, each in enumerate(subjects) if isinstance(each, Defect)]
     for area in load().areas:
-        of_area = [case for case in broken if isinstance(case.subject, Defect) and case.subject.area == area.name]
+        of_area = [(place, each) for place, each in broken if each.area == area.name]
         if of_area:
-            lines += ["", f"## {area.name}: {area.title}", ""]
-            lines += ["| Breaks | Defect | What is wrong | May fail too | Blamed |", "|---|---|---|---|---|"]
-            lines += [_row(case) for case in of_area]
+            lines += ["", f"## {area.name}: {area.title}", "", _cells(*columns), "|---" * len(columns) + "|"]
+        for place, each in of_area:
+            cells = (", ".join(each.breaks), f"`{each.id}`", each.sentence, ", ".join(each.also))
+            lines.append(_cells(*cells, *([blamed[place]] if blamed is not None else [])))
     lines += ["", "## Variants", "", "| Variant | How it differs | Cannot be decided then |", "|---|---|---|"]
-    for case in cases:
-        if not isinstance(case.subject, Defect):
-            cells = (f"`{case.subject.id}`", case.subject.sentence, ", ".join(case.subject.loses))
-            lines.append(_cells(*cells))
+    for one in subjects:
+        if not isinstance(one, Defect):
+            lines.append(_cells(f"`{one.id}`", one.sentence, ", ".join(one.loses)))
     return "\n".join(lines) + "\n"
-
-
-def _row(case: Case) -> str:
-    blamed = "as declared" if case.right else "; ".join(case.problems)
-    return _cells(", ".join(case.breaks), f"`{case.subject.id}`", case.subject.sentence, ", ".join(case.also), blamed)
 
 
 def _cells(*cells: str) -> str:

@@ -35,7 +35,7 @@ def _changed_errors(kind, change) -> None:
 HS: list[Any] = []
 
 
-@mutant("INV-01", also=("INV-03",))
+@mutant("INV-01", also=("INV-03", "INV-09"))
 def errors_have_no_errcode() -> None:
     """Error answers have no errcode."""
     _errors(lambda error, found: found.pop("errcode", None))

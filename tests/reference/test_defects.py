@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from conformance.catalogue import load
+from conformance.kill_matrix import subjects
 from conformance.reference.defects import Defect, defect, defects, policies_of, variant, variants
 from conformance.reference.interest import Interest
 from conformance.reference.policy import Policy
+from conformance.report.killing import registry
 from tests.test_checks import checked_requirements
 
 PAGE = Path(__file__).parents[2] / "docs" / "kill-matrix.md"
@@ -40,7 +42,7 @@ def test_a_defect_says_what_it_breaks_in_one_sentence(each: Defect) -> None:
     assert len({*each.breaks, *each.also}) == len(each.breaks) + len(each.also)
     assert each.sentence.endswith(".")
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", each.id)
-    assert each.policy.__module__ == f"conformance.reference.defects.{each.area.lower()}"
+    assert each.policy.__module__.rpartition(".")[2] in (each.area.lower(), "poor")
     assert policies_of(each.id)[0] is each.policy
     own = [kind for kind in each.policy.__mro__ if kind.__module__.startswith("conformance.reference.defects.")]
     replaced = [name for kind in own for name in vars(kind) if not name.startswith("__")]
@@ -51,7 +53,7 @@ def test_variants_lose_requirements_of_the_catalogue_only() -> None:
     ids = set(load().ids())
     assert len(variants()) >= 15
     for each in variants().values():
-        assert ids.issuperset(each.loses), each.id
+        assert ids.issuperset(set(each.loses) - {"*"}), each.id
 
 
 def test_names_are_made_of_classes_and_sentences_of_docstrings() -> None:
@@ -101,9 +103,5 @@ def test_a_defect_on_a_variant_replaces_its_policies_too() -> None:
 
 
 def test_the_page_of_the_kill_matrix_shows_every_defect_and_variant_as_they_are() -> None:
-    page = PAGE.read_text(encoding="utf-8").replace("\\|", "|")
-    for each in defects().values():
-        row = f"| {', '.join(each.breaks)} | `{each.id}` | {each.sentence} | {', '.join(each.also)} | as declared |"
-        assert row in page, f"{each.id}: write docs/kill-matrix.md again, as it says"
-    for one in variants().values():
-        assert f"| `{one.id}` | {one.sentence} | {', '.join(one.loses)} |" in page, one.id
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    assert lines == registry(subjects()).splitlines(), "write docs/kill-matrix.md again, as it says"

@@ -88,7 +88,11 @@ def test_it_passes_every_check_in_both_readings_within_seconds(tmp_path: Path, r
     seconds = time.perf_counter() - began
     assert run.returncode == 0, run.stdout + run.stderr
     entries = json.loads((tmp_path / "results.json").read_text())["requirements"]
-    verdicts = {entry["id"]: entry["verdict"] for entry in entries if entry["verdict"] != "skipped"}
+    verdicts = {
+        entry["id"]: entry["verdict"]
+        for entry in entries
+        if entry["verdict"] != "skipped" and not (entry["area"] == "DRAFT" and entry["verdict"] == "not-claimed")
+    }
     assert {each for each, verdict in verdicts.items() if verdict not in ("pass", "recorded")} == UNSHOWN
     assert seconds < 30  # ten on an idle machine
 

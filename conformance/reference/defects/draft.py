@@ -173,7 +173,7 @@ class RoomsCannotBeClaimed(Enrolments):
         return {**super().namespaces(given), "rooms": ()}
 
 
-@defect("DRAFT-REG-06", also=("DRAFT-TXN-04", "DRAFT-EX-02"), spec="draft-001")
+@defect("DRAFT-REG-06", also=("DRAFT-TXN-04", "DRAFT-EX-02", "REG-11"), spec="draft-001")
 class RegexesOfAliasesWantNoSigil(Namespaces):
     """Regexes of aliases are matched against aliases without their sigil."""
 

@@ -12,7 +12,7 @@ from conformance.reference.store import JsonObject, Queue
 from conformance.reference.transactions import Restarted, Transactions
 
 
-class _AtStart(Restarted):
+class AtStart(Restarted):
     """Changes the queue of each appservice when the homeserver starts again."""
 
     def resume(self, in_order: bool) -> None:
@@ -69,7 +69,7 @@ class TransactionCountersAreSavedWhenStopping(Restarted):
 
 
 @defect("RESTART-02", also=("RETRY-15",))
-class WhatWaitsIsLostAtAnOrderlyStop(_AtStart):
+class WhatWaitsIsLostAtAnOrderlyStop(AtStart):
     """What waits behind a transaction is in memory only when the homeserver is stopped in order."""
 
     def changed(
@@ -79,7 +79,7 @@ class WhatWaitsIsLostAtAnOrderlyStop(_AtStart):
 
 
 @defect("RESTART-02", also=("RESTART-05", "RETRY-15", "RESTART-07"))
-class WhatIsUnderWayIsTakenForDone(_AtStart):
+class WhatIsUnderWayIsTakenForDone(AtStart):
     """An orderly stop takes the transaction under way for acknowledged."""
 
     def changed(
@@ -89,7 +89,7 @@ class WhatIsUnderWayIsTakenForDone(_AtStart):
 
 
 @defect("RESTART-03", also=("RESTART-04",))
-class WhatWaitsIsLostInACrash(_AtStart):
+class WhatWaitsIsLostInACrash(AtStart):
     """What waits behind a transaction is saved at an orderly end only."""
 
     def changed(
@@ -99,7 +99,7 @@ class WhatWaitsIsLostInACrash(_AtStart):
 
 
 @defect("RESTART-03", "RESTART-06", also=("RESTART-04",))
-class WhatIsUnderWayIsLostInACrash(_AtStart):
+class WhatIsUnderWayIsLostInACrash(AtStart):
     """A transaction that was under way at a crash is not sent again."""
 
     def changed(
@@ -109,7 +109,7 @@ class WhatIsUnderWayIsLostInACrash(_AtStart):
 
 
 @defect("RESTART-04")
-class BurstsAreSavedLate(_AtStart):
+class BurstsAreSavedLate(AtStart):
     """Of more than ten events that wait, the last ones are not saved before a crash."""
 
     def changed(
@@ -119,7 +119,7 @@ class BurstsAreSavedLate(_AtStart):
 
 
 @defect("RESTART-04", also=("RESTART-03", "RESTART-06"))
-class TheLastEventIsLostInACrash(_AtStart):
+class TheLastEventIsLostInACrash(AtStart):
     """The newest event is acknowledged to its sender before it is saved for the appservices."""
 
     def changed(
@@ -140,7 +140,7 @@ class PendingTransactionsWaitForTraffic(Restarted):
 
 
 @defect("RESTART-05", "RETRY-15", also=("RESTART-07",))
-class PendingTransactionsAreForgotten(_AtStart):
+class PendingTransactionsAreForgotten(AtStart):
     """A restart drops transactions that have failed."""
 
     def changed(
@@ -150,21 +150,8 @@ class PendingTransactionsAreForgotten(_AtStart):
         return queue.waiting, None if failed else queue.pending
 
 
-@defect("RETRY-15", also=("RESTART-02", "RESTART-06", "RESTART-07"))
-class PendingTransactionsGetANewId(_AtStart):
-    """A pending transaction has another ID after a restart."""
-
-    def changed(
-        self, appservice: Registration, queue: Queue, in_order: bool
-    ) -> tuple[list[tuple[str, JsonObject]], tuple[str, JsonObject] | None]:
-        if queue.pending is None:
-            return queue.waiting, None
-        self.store.transactions[appservice.id] += 1
-        return queue.waiting, (str(self.store.transactions[appservice.id]), queue.pending[1])
-
-
 @defect("RESTART-06")
-class OldTransactionsComeLast(_AtStart):
+class OldTransactionsComeLast(AtStart):
     """A transaction that was under way at a crash is put behind what is new."""
 
     def changed(
@@ -185,7 +172,7 @@ class OldTransactionsComeLast(_AtStart):
 
 
 @defect("RESTART-07")
-class PendingTransactionsLosePreviousContent(_AtStart):
+class PendingTransactionsLosePreviousContent(AtStart):
     """A pending transaction is made anew after a restart, its events without their unsigned data."""
 
     def changed(
@@ -199,7 +186,7 @@ class PendingTransactionsLosePreviousContent(_AtStart):
 
 
 @defect("RESTART-07", also=("RETRY-15", "RESTART-02"))
-class PendingTransactionsGrowAtARestart(_AtStart):
+class PendingTransactionsGrowAtARestart(AtStart):
     """A pending transaction takes in what waits behind it when the homeserver starts again."""
 
     def changed(
@@ -213,7 +200,7 @@ class PendingTransactionsGrowAtARestart(_AtStart):
 
 
 @defect("RESTART-07")
-class PendingEventsAreReadAnew(_AtStart):
+class PendingEventsAreReadAnew(AtStart):
     """The state events of a pending transaction are told with the present time after a restart."""
 
     def changed(

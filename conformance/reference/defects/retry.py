@@ -9,11 +9,12 @@ import urllib3
 
 from conformance.appservice.registration import Registration
 from conformance.reference.defects import defect
+from conformance.reference.defects.restart import AtStart
 from conformance.reference.outgoing import NoResponse, Outgoing, Reply, To
 from conformance.reference.policy import MatrixError
 from conformance.reference.queries import Queries
 from conformance.reference.rooms import Powers, Rooms
-from conformance.reference.store import Event, JsonObject, Room
+from conformance.reference.store import Event, JsonObject, Queue, Room
 from conformance.reference.transactions import Backoff, Queues, Transactions
 
 
@@ -323,3 +324,60 @@ class HalfAnAnswerIsWaitedForForEver(Outgoing):
         except urllib3.exceptions.ReadTimeoutError:
             self.hs.stopping.wait()
             raise
+
+
+class _Marked(Outgoing):
+    """An appservice that has refused something is taken to be down: nothing is pushed to it any more."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._down: set[str] = set()
+
+    def once(
+        self,
+        appservice: Registration,
+        about: To,
+        method: str,
+        path: str,
+        query: dict[str, str] | None,
+        body: JsonObject | None,
+    ) -> Reply:
+        if about is To.TRANSACTION and appservice.id in self._down:
+            raise NoResponse("down")
+        reply = super().once(appservice, about, method, path, query, body)
+        if self.marks(about, reply):
+            self._down.add(appservice.id)
+        return reply
+
+    def marks(self, about: To, reply: Reply) -> bool:
+        """Whether an answer shows that the appservice is down."""
+        raise NotImplementedError
+
+
+@defect("RETRY-18", also=("INV-07",))
+class FailedQueriesMarkAnAppserviceAsDown(_Marked):
+    """Nothing is pushed any more to an appservice that has answered a query about a user with 500."""
+
+    def marks(self, about: To, reply: Reply) -> bool:
+        return about is To.USER and reply.status >= 500
+
+
+@defect("RETRY-18", also=("INV-07",))
+class FailedPingsMarkAnAppserviceAsDown(_Marked):
+    """Nothing is pushed any more to an appservice that has answered a ping with 404."""
+
+    def marks(self, about: To, reply: Reply) -> bool:
+        return about is To.PING and reply.status == 404
+
+
+@defect("RETRY-15", also=("RESTART-02", "RESTART-06", "RESTART-07"))
+class PendingTransactionsGetANewId(AtStart):
+    """A pending transaction has another ID after a restart."""
+
+    def changed(
+        self, appservice: Registration, queue: Queue, in_order: bool
+    ) -> tuple[list[tuple[str, JsonObject]], tuple[str, JsonObject] | None]:
+        if queue.pending is None:
+            return queue.waiting, None
+        self.store.transactions[appservice.id] += 1
+        return queue.waiting, (str(self.store.transactions[appservice.id]), queue.pending[1])
