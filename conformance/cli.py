@@ -1,6 +1,6 @@
 """The console script ``as-conformance``: what surrounds a run.
 
-Exit codes: 0 done, 1 the kill matrix found something wrong, 4 wrong options or files.
+Exit codes: 0 done, 1 the kill matrix found something wrong or results differ, 4 wrong options or files.
 """
 
 from __future__ import annotations
@@ -165,9 +165,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     example.set_defaults(function=_example)
 
-    later = commands.add_parser("compare", help="compare the results of runs (not available yet)")
-    later.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
-    later.set_defaults(function=_later)
+    compare = commands.add_parser(
+        "compare",
+        help="show on which requirements runs differ",
+        description="Show the requirements whose verdicts differ between runs. Exit code 1: there are some.",
+    )
+    compare.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="results.json, or the directory of a report; two or more",
+    )
+    compare.set_defaults(function=_compare)
     return parser
 
 
@@ -269,8 +279,17 @@ def _example(arguments: argparse.Namespace) -> int:
     return int(problem)
 
 
-def _later(arguments: argparse.Namespace) -> None:
-    raise _Usage("not available yet")
+def _compare(arguments: argparse.Namespace) -> int:
+    from conformance.report.comparing import BadResults, compare
+
+    if len(arguments.results) < 2:
+        raise _Usage("there is nothing to compare with: give two results or more")
+    try:
+        comparison = compare(arguments.results)
+    except BadResults as error:
+        raise _Usage(str(error)) from error
+    print(comparison)
+    return 1 if comparison.differing else 0
 
 
 if __name__ == "__main__":

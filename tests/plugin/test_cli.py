@@ -85,11 +85,6 @@ def test_an_unknown_area_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
     assert "there is no area TXM; there are REG, AUTH" in capsys.readouterr().err
 
 
-def test_what_does_not_exist_yet_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare"]) == 4
-    assert capsys.readouterr().err == "as-conformance compare: not available yet\n"
-
-
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 4
     assert "usage: as-conformance" in capsys.readouterr().err
