@@ -22,14 +22,14 @@ PORT_BASE = 29400
 _LOADING = """
 Load them into the homeserver, start (or restart) it, then run the suite:
 
-  Synapse      in homeserver.yaml, and raise its rate limits as the README says:
+  Synapse      in homeserver.yaml, and raise its rate limits (docs/getting-started.md):
                  app_service_config_files:
 {files}
   Dendrite     in dendrite.yaml, under app_service_api, as config_files: the same list
-  Conduit,     in the admin room, for each file:
-  conduwuit,       @conduit:{server_name}: appservices register   (`!admin appservices register` in conduwuit and
-  Tuwunel          Tuwunel), followed by the content of the file in a code block; Tuwunel also reads
-               tuwunel.toml:     [global.appservice.<ID>] tables
+  Continuwuity, conduwuit, Tuwunel
+               in the admin room, for each file: !admin appservices register, followed by the content of the file in a
+               code block; Tuwunel also reads the files of the directory that is appservice_dir in tuwunel.toml
+  Conduit      likewise: @conduit:{server_name}: register-appservice
   others       as their documentation says
 
   pytest --hs-url http://localhost:8008 --as-registrations {directory}

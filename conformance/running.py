@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ class Session:
         self.redactor = Redactor()
         self.journal = Journal()
         self.results = Results(load(), self.redactor)
+        #: How many checks of each requirement have yet to be run.
+        self._checks_left: Counter[str] = Counter()
         #: Verdicts before the baseline had its say.
         self.raw: dict[str, Verdict] = {}
         self.run: Run | None = None
@@ -201,6 +204,7 @@ class Session:
             self.config.option.tbstyle = "no"  # the summary shows each deviation with more than a traceback
         for item in collected:
             ids = requirement_ids(item)
+            self._checks_left.update(ids)
             self.results.skipped.update(dict.fromkeys(ids, "the run ended before its check"))
         with ExitStack() as ends:
             ends.enter_context(_interrupted_by_sigterm())
@@ -462,8 +466,9 @@ class Session:
         worst: Outcome | None = None
         for each in ids:
             outcome = self._outcome(each, item, call, findings)
-            self.raw[each] = outcome.verdict
-            if each in self.settings.known:
+            self._checks_left[each] -= 1
+            self.raw[each] = results.worse(outcome.verdict, self.raw.get(each))
+            if each in self.settings.known and not self._is_one_of_several_that_passes(each, outcome):
                 outcome = baseline.compare(outcome, self.settings.known[each])
             self.results.add(each, outcome)
             worst = worst or outcome
@@ -471,6 +476,12 @@ class Session:
         item.stash[_outcome_key] = worst
         self._show(report, worst, ids[0], call)
         return report
+
+    def _is_one_of_several_that_passes(self, requirement_id: str, outcome: Outcome) -> bool:
+        """Whether a check passes whose requirement others judge too, which deviate or have yet to be run."""
+        deviates = self.raw[requirement_id] in (Verdict.FAIL, Verdict.WARN)
+        passes = outcome.verdict in (Verdict.PASS, Verdict.RECORDED)
+        return passes and (deviates or self._checks_left[requirement_id] > 0)
 
     def _outcome(
         self, requirement_id: str, item: pytest.Item, call: pytest.CallInfo[Any], findings: Findings

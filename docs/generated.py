@@ -28,10 +28,10 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>{}$#])")
 
 _WAITS = {
     "F": "fast",
-    "Q": "a quiet window",
-    "B": "the homeserver's backoff",
-    "T": "the homeserver's time-outs",
-    "R": "a restart or another boot",
+    "Q": "takes a quiet window",
+    "B": "takes the homeserver's backoff",
+    "T": "takes the homeserver's time-outs",
+    "R": "takes a restart or another boot",
     "-": "not observable",
 }
 
@@ -70,8 +70,7 @@ def options() -> str:
 
 def _commands() -> Mapping[str, argparse.ArgumentParser]:
     (commands,) = (each for each in cli._parser()._actions if isinstance(each, argparse._SubParsersAction))
-    hidden = {"compare"}  # not there yet
-    return {name: parser for name, parser in commands.choices.items() if name not in hidden}
+    return commands.choices
 
 
 def _named(action: argparse.Action) -> tuple[str, dict[str, Any], str]:
@@ -107,7 +106,7 @@ def areas(all_areas: Iterable[Area]) -> str:
     rows = []
     for area in shown:
         count = sum(each.id in checked for each in area.requirements)
-        link = f"[{area.name}]({area.name.lower()}.md)"
+        link = f"[{area.name}](generated/{area.name.lower()}.md)"
         rows.append((link, escaped(area.title), str(len(area.requirements)), str(count)))
     total = sum(len(area.requirements) for area in shown)
     rows.append(("", "all", str(total), str(sum(int(row[3]) for row in rows))))
@@ -130,7 +129,7 @@ def _requirement(row: Requirement) -> Iterator[str]:
     level = f"**{row.level}**" + (" (broken is a warning in the lenient reading)" if row.strict else "")
     held = f"since {row.since}" + (f", until {row.until}" if row.until else "")
     spoken = "" if row.dialects == ("modern",) else f" · dialects {', '.join(row.dialects)}"
-    yield f"{level} · {held}{spoken} · {escaped(row.section)} · takes {_WAITS[row.timing]}{_needs(row)}"
+    yield f"{level} · {held}{spoken} · {escaped(row.section)} · {_WAITS[row.timing]}{_needs(row)}"
     yield ""
     if row.reading:
         yield from ("The two readings judge it differently.", "")

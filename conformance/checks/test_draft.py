@@ -138,14 +138,19 @@ def test_regexes_match_with_sigil_and_rooms_are_claimed(run: Run, a: Appservice,
 
 
 @requirement("DRAFT-REG-07")
-def test_exclusive_objects_close_a_namespace(a: Appservice, signup: Signup) -> None:
-    """An entry `{exclusive: true, regex}` closes its users to humans; one that is not exclusive does not."""
+def test_exclusive_objects_close_a_namespace(a: Appservice, human: User, signup: Signup) -> None:
+    """An entry `{exclusive: true, regex}` closes users and aliases to humans; one that is not exclusive does not."""
     signup.must_be_open()
     for prefix in ("hqa-", "hqa2-"):
         closed = signup.first(a.fresh_localpart(prefix))
         expect(closed.response.refused and not closed.proceeds, f"4xx for {closed.localpart}", closed, closed.exchange)
     opened = signup.first(a.fresh_localpart("hqopen-"))
     prefer(opened.proceeds, f"{opened.localpart}, in a namespace that is not exclusive, free", opened, opened.exchange)
+    room = human.create_room()
+    human.set_alias(human.alias(a.fresh_localpart("free-")), room)
+    alias = human.alias(a.fresh_localpart())
+    made = human.call("PUT", f"/directory/room/{segment(alias)}", json={"room_id": room})
+    prefer(made.refused, f"4xx when {human} makes {alias}", made, made.exchange)
 
 
 @requirement("DRAFT-UNREG-01", last=True)

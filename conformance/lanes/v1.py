@@ -1,4 +1,4 @@
-"""V1: an outage by HTTP errors, events altered in one, lost acknowledgements, and single failures of all kinds."""
+"""V1: outages by HTTP errors, events altered in one, lost acknowledgements, and single failures of all kinds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import Ending, Reply, answer, closed_unanswered, half_a_head, redirect
+from conformance.appservice.script import Ending, Hold, Reply, answer, closed_unanswered, half_a_head, redirect
 from conformance.homeserver.client import segment
 from conformance.judges.attempts import Attempt
 from conformance.lanes.lane import Scene
@@ -81,6 +81,8 @@ class V1(OutageLane):
         super().__init__(run)
         self.first = Scene[FirstOutage]()
         self.meanwhile = Scene[Meanwhile]()
+        #: A transaction of several events failed, where the homeserver has batched them.
+        self.batch = Scene[Outage]()
         self.altered = Scene[list[Altered]]()
         self.lost_answers = Scene[list[Single]]()
         self.statuses = Scene[list[Single]]()
@@ -91,6 +93,9 @@ class V1(OutageLane):
         room = self.room_of(v1)
         if self.wants("RETRY-01", "RETRY-11", "RETRY-13", "TXN-11", "TXN-12", "DRAFT-TXN-03"):
             self._first_outage(room)
+            self.drain(v1, room)
+        if self.wants("TXN-12"):
+            self.batch.set(self._batch(room))
             self.drain(v1, room)
         if self.wants("TXN-14"):
             self.altered.set([self._altered(room, state) for state in (False, True)])
@@ -148,6 +153,24 @@ class V1(OutageLane):
         human.provoke("POST", f"/rooms/{segment(room)}/invite", json={"user_id": ghost.user_id})
         query = v1.await_request(Kind.USER, marker, subject=ghost.user_id)
         return Meanwhile(event, reached, ghost.user_id, query)
+
+    def _batch(self, room: str) -> Outage:
+        """Fail a transaction of all that waited behind an open one, once."""
+        v1, human, held, failing = self.appservice("V1"), self.human, Hold(self.run.budgets.deliver), False
+
+        def script(exchange: Exchange) -> Reply:
+            return ERROR if failing else answer(hold=held)
+
+        with self.outage(v1, script) as outage:
+            first = human.send(room).encode()
+            self.until(lambda e: e.party == "V1" and first in e.request_body, outage.since, self.run.budgets.deliver)
+            for number in range(3):
+                outage.sent += [human.send(room), human.set_state(room, "org.hq.subject", {"number": number})]
+            outage.since, failing = self.run.journal.marker(), True  # what was open is no attempt of this outage
+            held.release()
+            self.first_failure(outage)
+        self.recovery(outage, outage.sent[-1], self.recovery_time(outage))
+        return outage
 
     def _altered(self, room: str, state: bool) -> Altered:
         """Fail a transaction, change its event, and see what the next attempt has."""

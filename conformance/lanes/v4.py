@@ -1,4 +1,4 @@
-"""V4: one long outage, watched for its backoff; a ping in it; ephemeral data in one; pings while it recovers slowly."""
+"""V4: one long outage, watched for its backoff; a ping after one; ephemeral data in one; pings in a slow recovery."""
 
 from __future__ import annotations
 
@@ -32,15 +32,21 @@ class LongOutage:
 
 @dataclass(frozen=True)
 class Recovery:
-    """V4 is well again."""
+    """V4 is well again, and nothing tells the homeserver so: a ping would, and might wake a queue that was given up."""
 
     outage: Outage
-    #: The ping that was asked for in the outage, answered 200, and whether an attempt followed within a second.
-    ping: Response | NoAnswer | None
-    at_once: bool
     #: The acknowledged transaction with the event; None when it did not come within twice the last gap and T_deliver.
     delivered: Exchange | None
     allowed: float
+
+
+@dataclass(frozen=True)
+class Pinged:
+    """V4 is well again after a short outage, and has itself pinged before the next attempt."""
+
+    ping: Response | NoAnswer
+    #: Whether an attempt followed at once.
+    at_once: bool
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,19 @@ class V4(OutageLane):
         super().__init__(run)
         self.long = Scene[LongOutage]()
         self.recovered = Scene[Recovery]()
+        self.pinged = Scene[Pinged]()
         self.typing = Scene[Typing]()
         self.slow = Scene[SlowRecovery]()
 
     def play(self) -> None:
-        """The long outage, the ping in it, the recovery; then ephemeral data in an outage, and pings in a slow end."""
+        """The long outage and the recovery; then a ping, ephemeral data in an outage, and pings in a slow end."""
         v4 = self.appservice("V4")
         room = self.room_of(v4)
-        if self.wants("RETRY-05", "RETRY-06", "RETRY-07", "RETRY-14"):
+        if self.wants("RETRY-05", "RETRY-06", "RETRY-07"):
             self._long(room)
+        if self.wants("RETRY-14"):
+            self.drain(v4, room)
+            self.pinged.set(self._pinged(room))
         if self.wants("EPH-21"):
             try:
                 self._someone_types(room)
@@ -103,16 +113,22 @@ class V4(OutageLane):
             if early > 0:
                 self.await_attempts(outage, HOT_ATTEMPTS + 1, early)
             self.long.set(LongOutage(outage, outage.spacing.times[-1]))
-        ping, at_once = None, False
-        if self.wants("RETRY-14"):
-            marker = self.run.journal.marker()
-            ping = self._ping()
-            soon = min(1.0, (outage.spacing.gaps or (1.0,))[0] / 2)
-            found = self.until(lambda e: e.party == "V4" and v4.route(e).kind is Kind.TRANSACTION, marker, soon)
-            at_once = found is not None
         allowed = self.recovery_time(outage)
         delivered = self.recovery(outage, event, allowed)
-        self.recovered.set(Recovery(outage, ping, at_once, delivered, allowed))
+        self.recovered.set(Recovery(outage, delivered, allowed))
+
+    def _pinged(self, room: str) -> Pinged:
+        v4 = self.appservice("V4")
+        with self.outage(v4, ERROR) as outage:
+            event = self.human.send(room)
+            outage.sent.append(event)
+            self.first_failure(outage)
+        marker = self.run.journal.marker()
+        ping = self._ping()
+        soon = 1.0 * self.run.budgets.scale
+        found = self.until(lambda e: e.party == "V4" and v4.route(e).kind is Kind.TRANSACTION, marker, soon)
+        self.recovery(outage, event, self.recovery_time(outage))
+        return Pinged(ping, found is not None)
 
     def _ping(self) -> Response | NoAnswer:
         v4 = self.appservice("V4")

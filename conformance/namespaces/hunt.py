@@ -94,8 +94,9 @@ class Hunt(Generic[T]):
         self._left = self.examples
         for question in first:
             collect(question)
-        self.play(questions, collect)
-        for each in sorted(blamed):
+        if self.error is None:
+            self.play(questions, collect)
+        for each in sorted(blamed) if self.error is None else ():
             self._left = SHRINKING
             smallest = self._shrunk(questions, look, each) if shrunk is None or each in shrunk else None
             self.findings[each] = blamed[each] if smallest is None else smallest

@@ -62,9 +62,10 @@ def sweep(cells: Sequence[Cell], server_name: str, seed: int, askers: Sequence[s
     rng = random.Random(f"{seed} sweep")
     sorts: dict[str, list[Probe]] = {}
     for cell in sorted(rng.sample(cells, len(cells)), key=lambda cell: cell.obscurity):
-        for regex in cell.regexes:
+        for entry, regex in zip(cell.entries, cell.regexes, strict=True):
             for sort, identifier in telling(cell.kind, regex, server_name).items():
-                questions = sorts.setdefault(sort, [])
+                layered = cell.obscurity == 1 and entry.exclusive and sort == "the shortest"
+                questions = sorts.setdefault("beside an open entry" if layered else sort, [])
                 if sort not in OPEN or len(questions) < _OF_OPEN:
                     questions.append(Probe(cell, identifier, rng.choice(askers)))
     for row in itertools.zip_longest(*sorts.values()):

@@ -34,6 +34,11 @@ _WORST_FIRST = (
 )
 
 
+def worse(one: Verdict, other: Verdict | None) -> Verdict:
+    """The worse of two verdicts of one requirement."""
+    return one if other is None or _WORST_FIRST.index(one) < _WORST_FIRST.index(other) else other
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one check said about its requirement."""
@@ -64,7 +69,7 @@ class Results:
             outcome, expected=clean(outcome.expected), seen=clean(outcome.seen), reason=clean(outcome.reason)
         )
         before = self.outcomes.get(requirement_id)
-        if before is None or _WORST_FIRST.index(outcome.verdict) < _WORST_FIRST.index(before.verdict):
+        if before is None or worse(outcome.verdict, before.verdict) is not before.verdict:
             self.outcomes[requirement_id] = outcome
 
     def _clean(self, text: str | None) -> str | None:

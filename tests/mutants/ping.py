@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from tests.mutants import mutant
 
@@ -381,3 +382,108 @@ def pings_and_transactions_share_their_ids() -> None:
 
     _ping_instead(ping)
     ApplicationServiceApi.push_bulk = pushed
+
+
+def _told(change) -> None:
+    """Have `change(milliseconds)` change the duration that a ping call is answered with."""
+
+    async def answer(self, request, appservice_id, right):
+        status, body = await right(self, request, appservice_id)
+        return status, {"duration_ms": change(body["duration_ms"])}
+
+    _answer_instead(answer)
+
+
+@mutant("PING-05")
+def durations_are_seconds() -> None:
+    """The duration of a ping is told in seconds."""
+    _told(lambda duration: duration // 1000)
+
+
+@mutant("PING-05")
+def durations_are_fractions() -> None:
+    """The duration of a ping is told with fractions of a millisecond."""
+    _told(lambda duration: duration + 0.5)
+
+
+@mutant("PING-05")
+def durations_are_text() -> None:
+    """The duration of a ping is a string."""
+    _told(str)
+
+
+@mutant("PING-05")
+def durations_are_those_of_the_connection() -> None:
+    """The duration of a ping is the time until the appservice was connected."""
+    _told(lambda duration: min(duration, 3))
+
+
+@mutant("PING-09")
+def a_ping_that_times_out_is_a_failed_connection() -> None:
+    """An appservice that does not answer its ping is reported as one that is down."""
+
+    def change(error):
+        if error.errcode == "M_CONNECTION_TIMEOUT":
+            error.code, error.errcode = 502, "M_CONNECTION_FAILED"
+        return error
+
+    _errors_instead(change)
+
+
+@mutant("PING-14")
+def appservices_are_pinged_while_they_fail() -> None:
+    """Whoever fails a transaction is pinged before it is tried again."""
+    from synapse.appservice.scheduler import _Recoverer
+
+    plain = _Recoverer.retry
+
+    async def retry(self):
+        with suppress(Exception):
+            await self.as_api.ping(self.service, None)
+        await plain(self)
+
+    _Recoverer.retry = retry
+
+
+@mutant("PING-14")
+def appservices_are_pinged_with_each_registration() -> None:
+    """When an appservice registers a ghost, it is pinged."""
+    from synapse.handlers.register import RegistrationHandler
+
+    plain = RegistrationHandler.appservice_register
+
+    async def register(self, user_localpart, as_token):
+        service = self.store.get_app_service_by_token(as_token)
+        if service is not None and service.url:
+            api = self.hs.get_application_service_api()
+            self.hs.run_as_background_process("ping", api.ping, service, "hello")
+        return await plain(self, user_localpart, as_token)
+
+    RegistrationHandler.appservice_register = register
+
+
+@mutant("PING-18")
+def a_closed_connection_breaks_a_ping() -> None:
+    """A ping whose connection is closed is answered 500."""
+
+    def change(error):
+        if error.errcode == "M_CONNECTION_TIMEOUT":
+            error.code, error.errcode = 500, "M_UNKNOWN"
+        return error
+
+    _errors_instead(change)
+
+
+@mutant("PING-20")
+def a_redirect_is_a_pong() -> None:
+    """An appservice that answers a ping with a redirect counts as reachable."""
+    from synapse.api.errors import HttpResponseException
+
+    async def ping(self, service, txn_id, right):
+        try:
+            await right(self, service, txn_id)
+        except HttpResponseException as error:
+            if not 300 <= error.code < 400:
+                raise
+
+    _ping_instead(ping)

@@ -86,8 +86,11 @@ RIGHT: dict[str, Server] = {
 }
 
 
-def hunted(server: Server, kind: Kind, seed: int, examples: int) -> Hunt[Probe]:
-    """A hunt on a homeserver that is a function."""
+def hunted(server: Server, kind: Kind, seed: int, examples: int, until: str = "") -> Hunt[Probe]:
+    """A hunt on a homeserver that is a function.
+
+    :raises Caught: something of the sort `until` was found.
+    """
     loaded = registrations(seed)
     cells, estate = cells_of(loaded, kind), Estate(loaded, kind)
     every = [entry for entries in estate.owners.values() for entry in entries]
@@ -99,6 +102,8 @@ def hunted(server: Server, kind: Kind, seed: int, examples: int) -> Hunt[Probe]:
         if expected is Cover.OPEN or seen is (expected is Cover.INSIDE):
             return None
         sort = "layered" if estate.is_layered(probe.identifier) else "plain"
+        if sort == until:
+            raise Caught
         return Finding(sort, probe, str(expected), str(seen))
 
     hunt = Hunt[Probe](seed, examples)
@@ -107,20 +112,23 @@ def hunted(server: Server, kind: Kind, seed: int, examples: int) -> Hunt[Probe]:
     return hunt
 
 
+class Caught(Exception):
+    """A wrong answer was seen: that is enough."""
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_homeserver_is_found_whatever_the_seed(name: str) -> None:
     expected = "layered" if name == "first entry decides" else "plain"
     for seed in range(20):
         for kind in KINDS:
-            found = hunted(WRONG[name], kind, seed, EXAMPLES_OF_THE_REFERENCE).findings
-            assert expected in found, (seed, kind)
+            with pytest.raises(Caught):
+                hunted(WRONG[name], kind, seed, EXAMPLES_OF_THE_REFERENCE, until=expected)
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_homeserver_is_never_accused(name: str) -> None:
-    for seed in range(5):
-        for kind in KINDS:
-            assert hunted(RIGHT[name], kind, seed, 4 * EXAMPLES_OF_THE_REFERENCE).findings == {}, (seed, kind)
+    for seed, kind in enumerate(KINDS * 2):
+        assert hunted(RIGHT[name], kind, seed, EXAMPLES_OF_THE_REFERENCE).findings == {}, (seed, kind)
 
 
 def test_the_same_seed_finds_the_same() -> None:

@@ -79,7 +79,7 @@ def test_no_legal_reading_is_ever_accused(kind: Kind) -> None:
     for seed in range(20):
         loaded = registrations(seed)
         estate = Estate(loaded, kind)
-        counted = {each: 0 for each in Cover}
+        counted = dict.fromkeys(Cover, 0)
         for identifier in ids(seed, kind, 3400, cells_of(loaded, kind)):
             expected = estate.reserved(identifier)
             counted[expected] += 1

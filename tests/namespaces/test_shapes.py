@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.namespaces.cells import cells_of
-from conformance.namespaces.shapes import Bracket, Dot, Group, NotCommon, Regex, Repeat, Text, is_common, parse
+from conformance.namespaces.shapes import Bracket, Dot, Group, NotCommon, Repeat, Text, is_common, parse
 from conformance.namespaces.worlds import worlds
 from tests.namespaces.drawing import KINDS, ids, registrations
 
@@ -56,7 +56,7 @@ def test_what_is_common_is_read_and_written_again(regex: str, level: int) -> Non
     "regex",
     [
         "(a|)x", "()", "a**", "a{,3}", "a{3,2}", "a{1,1001}", "a{0,}", "[[:digit:]]", "[a&&b]", r"[\.a]", r"\d", r"\-",
-        "(?:a)", "(a+)+b", "(ab)*", "(a{1,20}){1,20}", "a)", "(a", "[a", "*", "a{b}", "[z-a]", ".*?", "a^b", "a$b", "|a",
+        "(?:a)", "(a+)+b", "(ab)*", "(a{9}){9}", "a)", "(a", "[a", "*", "a{b}", "[z-a]", ".*?", "a^b", "a$b", "|a",
     ],
 )  # fmt: skip
 def test_what_is_not_common_is_refused(regex: str) -> None:
@@ -67,15 +67,10 @@ def test_what_is_not_common_is_refused(regex: str) -> None:
 
 def test_nothing_can_be_built_that_runs_away() -> None:
     group = Group(((Text("a"),), (Dot(),)))
-    for build in (
-        lambda: Repeat(group, 0, None),
-        lambda: Repeat(group, 0, 5),
-        lambda: Repeat(Text("ab"), 0, 1),
-        lambda: Repeat(Dot(), 0, 21),
-        lambda: Repeat(Group(((Repeat(Dot(), 0, 20), Group(((Repeat(Dot(), 0, 20),),))),)), 0, 4) and Regex(()),
-    )[:4]:
+    nested = Group(((Repeat(Dot(), 0, 20), Text("b")),))
+    for of, most in ((group, None), (group, 5), (Text("ab"), 1), (Dot(), 21), (Group(((Repeat(nested, 0, 4),),)), 4)):
         with pytest.raises(NotCommon):
-            build()
+            Repeat(of, 0, most)
     with pytest.raises(NotCommon):
         Bracket("a-z--9")
 
@@ -101,7 +96,7 @@ Matches = Callable[[str, str], tuple[bool, bool, bool]]
 def python(regex: str, identifier: str) -> tuple[bool, bool, bool]:
     """Whole, from the start, anywhere."""
     pattern = re.compile(regex)
-    return tuple(each(identifier) is not None for each in (pattern.fullmatch, pattern.match, pattern.search))  # type: ignore[return-value]
+    return bool(pattern.fullmatch(identifier)), bool(pattern.match(identifier)), bool(pattern.search(identifier))
 
 
 def compared(other: Matches, regexes: list[str]) -> int:
@@ -124,7 +119,7 @@ def test_a_linear_time_engine_agrees() -> None:
 
     def matches(regex: str, identifier: str) -> tuple[bool, bool, bool]:
         pattern = re2.compile(regex)
-        return tuple(each(identifier) is not None for each in (pattern.fullmatch, pattern.match, pattern.search))  # type: ignore[return-value]
+        return bool(pattern.fullmatch(identifier)), bool(pattern.match(identifier)), bool(pattern.search(identifier))
 
     assert compared(matches, REGEXES) >= PAIRS
 

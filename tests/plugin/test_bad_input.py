@@ -47,6 +47,12 @@ def untestable(pytester: pytest.Pytester, *arguments: str | Path) -> str:
         (["--hs-url", "localhost:8008", "--as-registrations", "x"], "not a URL such as http://localhost:8008"),
         (["--hs-url", "http://[::1", "--as-registrations", "x"], "not a URL such as http://localhost:8008"),
         (["--hs", "synapse", "--as-registrations", "x"], "--as-registrations goes with --hs-url"),
+        (["--hs", "reference", "--fuzz-seed", "x"], "--fuzz-seed x: not a number from 0 on"),
+        (["--hs", "reference", "--fuzz-examples", "-1"], "--fuzz-examples -1: not a number from 0 on"),
+        (
+            ["--hs-url", "http://localhost:1", "--as-registrations", "x", "--fuzz-namespaces", "9"],
+            "--fuzz-namespaces needs a homeserver that the suite starts",
+        ),
         (["--hs", "synapse", "--spec", "v1.99"], "'v1.99' is not a version"),
         (["--hs", "synapse", "--spec", "draft-003"], "does not speak the drafts of 2015"),
         (["--hs", "synapse", "--hs-client-path", "/x"], "--hs-client-path goes with the --spec of a draft"),

@@ -113,3 +113,34 @@ def test_an_update_without_a_file_writes_one(pytester: pytest.Pytester) -> None:
     assert entry["id"] == "TXN-03"
     assert entry["verdict"] == "fail"
     assert "TODO" in entry["reason"]
+
+
+SHARED = """
+    from conformance.requirement import requirement
+    from conformance.verdict import *
+
+    @requirement("TXN-03", shared=True)
+    def test_one_side(run): {one}
+
+    @requirement("TXN-03", shared=True)
+    def test_the_other_side(run): {other}
+"""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ("pass", "expect(False, 'this', '404')", "known-fail"),
+        ("expect(False, 'this', '404')", "pass", "known-fail"),
+        ("pass", "pass", "unexpected-pass"),
+        ("pass", "raise Inconclusive('dark')", "inconclusive"),
+    ],
+)
+def test_a_requirement_of_several_checks_passes_when_all_of_them_do(
+    pytester: pytest.Pytester, one: str, other: str, verdict: str
+) -> None:
+    (pytester.path / "baseline.toml").write_text(KNOWN_FAIL)
+    checks = SHARED.format(one=one, other=other)
+    result, entries, _ = run_checks(pytester, "--baseline", str(pytester.path / "baseline.toml"), checks=checks)
+    assert entries["TXN-03"]["verdict"] == verdict
+    assert result.ret == int(verdict == "unexpected-pass")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from conformance.appservice.registration import read
-from conformance.appservice.roster import CODES_BY_ID, OPTIONAL, ROSTER
+from conformance.appservice.roster import CODES_BY_ID, FUZZED, OPTIONAL, ROSTER
 from conformance.cli import main
+from conformance.namespaces.cells import cells_of
 
 
 def test_registrations_are_written_and_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +32,17 @@ def test_registrations_that_not_every_homeserver_can_read_are_written_when_asked
     assert content["namespaces"]["users"] == [{"exclusive": True, "regex": "@hqp-[[:digit:]]{3}-.*"}]
     everybody = {role.id: role.code for role in (*ROSTER, *OPTIONAL)}
     assert [each.code for each in read(tmp_path, everybody)] == [role.code for role in (*ROSTER, *OPTIONAL)]
+
+
+def test_generated_namespaces_are_written_when_a_seed_is_given(tmp_path: Path) -> None:
+    words = ["registrations", str(tmp_path), "--server-name", "[::1]:8448", "--port-base", "25000", "--fuzz-seed", "7"]
+    assert main(words) == 0
+    first, second, third = (json.loads((tmp_path / f"as-conformance-f{n}.yaml").read_text()) for n in (1, 2, 3))
+    assert first["namespaces"] != second["namespaces"]
+    assert third["url"] is None
+    found = read(tmp_path, {role.id: role.code for role in FUZZED})
+    assert len(cells_of(found, "users")) > 50
+    assert any(entry["regex"].endswith(r":\[::1\]:8448") for entry in first["namespaces"]["users"])
 
 
 def test_the_server_name_stands_escaped_in_v1s_regex(tmp_path: Path) -> None:

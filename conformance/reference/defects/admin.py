@@ -679,7 +679,7 @@ class LimitedSenders(Limits):
     """Limits the sender users of appservices with `rate_limited: true` in some action."""
 
     actions: tuple[str, ...]
-    most = Limits.burst
+    most, in_the_long_run = Limits.burst, Limits.rate
 
     def limited(self, requester: Requester) -> bool:
         appservice = requester.appservice
@@ -690,11 +690,11 @@ class LimitedSenders(Limits):
         if appservice is not None and self.hs.namespaces.is_sender(appservice, requester.user_id):
             if action not in self.actions:
                 return
-            self.burst = self.most
+            self.burst, self.rate = self.most, self.in_the_long_run
         try:
             super().check(requester, action)
         finally:
-            self.burst = Limits.burst
+            self.burst, self.rate = Limits.burst, Limits.rate
 
 
 @defect("ADMIN-22")
@@ -709,7 +709,7 @@ class SendersAreLimitedInJoining(LimitedSenders):
     """The sender of a rate-limited appservice may join ten rooms at once."""
 
     actions = ("join",)
-    most = 10.0
+    most, in_the_long_run = 10.0, 0.1  # however busy the machine is
 
 
 @defect("ADMIN-22")
@@ -717,7 +717,7 @@ class SendersAreLimitedInInviting(LimitedSenders):
     """The sender of a rate-limited appservice may send ten invites at once."""
 
     actions = ("invite",)
-    most = 10.0
+    most, in_the_long_run = 10.0, 0.1  # however busy the machine is
 
 
 @defect("ADMIN-22")
@@ -725,7 +725,7 @@ class SendersAreLimitedInCreatingRooms(LimitedSenders):
     """The sender of a rate-limited appservice may create ten rooms at once."""
 
     actions = ("create",)
-    most = 10.0
+    most, in_the_long_run = 10.0, 0.1  # however busy the machine is
 
 
 @defect("ADMIN-24")

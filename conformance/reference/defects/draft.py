@@ -199,6 +199,14 @@ class OnlyTheFirstObjectIsExclusive(Namespaces):
 
 
 @defect("DRAFT-REG-07", spec="draft-004")
+class AliasesAreNotClosedToHumans(Namespaces):
+    """Exclusive entries close users to humans, but not aliases."""
+
+    def claims(self, appservice: Registration, kind: str, identifier: str) -> bool:
+        return kind == "users" and super().claims(appservice, kind, identifier)
+
+
+@defect("DRAFT-REG-07", spec="draft-004")
 class EveryObjectIsExclusive(Enrolments):
     """The flag of an entry is ignored: all namespaces are exclusive."""
 
