@@ -19,7 +19,7 @@ from typing import Any
 
 import conformance.checks
 from conformance import cli, plugin
-from conformance.appservice.roster import OPTIONAL, ROSTER, Role
+from conformance.appservice.roster import ROLES, Role
 from conformance.catalogue import ALL_APPSERVICES, Area, Requirement, load
 from conformance.reference.defects import defects
 
@@ -92,7 +92,7 @@ def _option(name: str, settings: Mapping[str, Any], told: str) -> tuple[str, str
 
 def appservices() -> str:
     """The fleet: what each appservice is registered for."""
-    return "\n".join(_table(("Code", "For"), map(_member, (*ROSTER, *OPTIONAL)))) + "\n"
+    return "\n".join(_table(("Code", "For"), map(_member, ROLES.values()))) + "\n"
 
 
 def _member(role: Role) -> tuple[str, str]:

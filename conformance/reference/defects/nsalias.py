@@ -426,7 +426,7 @@ class ExclusiveAliasesAreHiddenFromHumans(Aliases):
 # Entries
 
 
-@defect("NSALIAS-14")
+@defect("NSALIAS-14", also=("NSALIAS-16",))
 class AliasesAreSearched(Aliases):
     """An alias is closed to humans when the text of an exclusive namespace occurs anywhere in it."""
 

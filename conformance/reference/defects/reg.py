@@ -203,10 +203,10 @@ class _OtherRegexes(Namespaces):
 
 @defect("REG-09", also=("NSUSER-13", "NSALIAS-16", "NSALIAS-19"))
 class BackslashesAreLost(_OtherRegexes):
-    """Backslashes in a regex are lost when the file is read."""
+    """The backslash before a dot in a regex is lost when the file is read."""
 
     def regex(self, text: str) -> str:
-        return text.replace("\\", "")
+        return text.replace("\\.", ".")
 
 
 @defect("REG-09")
