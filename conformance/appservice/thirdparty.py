@@ -13,7 +13,12 @@ from conformance.wire.exchange import Exchange
 
 
 def _instance(network: str, description: str) -> dict[str, Any]:
-    return {"network_id": network, "desc": description, "fields": {"network": network}}
+    return {
+        "network_id": network,
+        "desc": description,
+        "icon": f"mxc://hq.example/{network}",
+        "fields": {"network": network, "nickname": "é\\#"},
+    }
 
 
 def metadata(*instances: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +29,7 @@ def metadata(*instances: dict[str, Any]) -> dict[str, Any]:
         "icon": "mxc://hq.example/icon",
         "field_types": {
             "network": {"regexp": "[a-zA-Zé.]+", "placeholder": "net.example"},
-            "nickname": {"regexp": "[^#]+", "placeholder": "nick"},
+            "nickname": {"regexp": r"[^\s#\"<>&/]+\\?", "placeholder": "ñick <&> \\"},
             "channel": {"regexp": "#.+", "placeholder": "#channel"},
         },
         "instances": list(instances),

@@ -19,7 +19,7 @@ from conformance.markers import matching_room
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.schemas import problems
-from conformance.verdict import Blocked, Recorded, control, expect, listing, prefer, record
+from conformance.verdict import Blocked, Inconclusive, Recorded, control, expect, listing, prefer, record
 from conformance.wire.exchange import Exchange, NotJson
 
 #: Milliseconds that a typing notice is good for.
@@ -250,7 +250,14 @@ def test_presence_of_humans_reaches_the_appservice(run: Run, a: Appservice, huma
     human1.join(room)
     marker = run.journal.marker()
     status = _set_presence(human1)
-    if _await(a, marker, "m.presence", str(human1), "unavailable", status) is None:
+
+    def told(item: Event) -> bool:
+        """Whether an item tells the new presence, whatever a word that is none stands for (EPH-16)."""
+        presence = item.get("content", {}).get("presence") if isinstance(item.get("content"), dict) else None
+        right = presence not in ("online", "offline")
+        return item.get("type") == "m.presence" and mentions(item, str(human1), status) and right
+
+    if a.await_ephemeral(told, marker) is None:
         came = [item.get("content") for _, item in a.ephemeral(marker) if mentions(item, "m.presence", str(human1))]
         expect(False, f"m.presence of {human1}: unavailable, {status!r}", listing(came) or "none")
 
@@ -280,16 +287,33 @@ def test_presence_has_the_client_format(a: Appservice, human: User, human2: User
 
 @requirement("EPH-17")
 def test_presence_of_strangers_is_not_pushed(run: Run, a: Appservice, human: User, human3: User) -> Quiet:
-    """The presence of somebody who shares no room with the appservice's users is not pushed."""
+    """The presence of somebody who shares no room with the appservice's users, or no longer does, is not pushed."""
     marker = run.journal.marker()
     human3.create_room(preset="private_chat")
     _set_presence(human3)
+    gone = _who_has_left(run, a, human)
     _presence_pushed(a, human, _room(human, a))
     run.markers.pass_by("A")
     yield
     for exchange, item in a.ephemeral(marker):
         seen = item.get("type") == "m.presence" and mentions(item, str(human3))
         expect(not seen, f"no presence of {human3}, who shares no room", "it was pushed", exchange)
+        seen = gone is not None and item.get("type") == "m.presence" and mentions(item, *gone)
+        expect(not seen, f"no presence of {gone and gone[0]}, who has left the ghost's room", "it was pushed", exchange)
+
+
+def _who_has_left(run: Run, a: Appservice, human: User) -> tuple[str, str] | None:
+    """Somebody who was in a room with a ghost, and the status message since; None where nobody more can be had."""
+    try:
+        user = run.humans.registered(run.names.fresh("human-"))
+    except Inconclusive:
+        return None
+    room = _room(human, a)
+    user.join(room)
+    _presence_pushed(a, user, room)
+    user.leave(room)
+    a.await_event(human.member_event(room, user))
+    return str(user), _set_presence(user)
 
 
 @requirement("EPH-18")

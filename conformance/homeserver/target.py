@@ -6,12 +6,13 @@ import shlex
 import signal
 import string
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import requests
 
@@ -111,10 +112,15 @@ class ByUrl:
         """
         assert self._restart_command is not None
         words = [word.format_map({"signal": how.name.removeprefix("SIG")}) for word in self._restart_command]
+        # A file, not a pipe: the homeserver that the command starts may keep its error output open.
+        with tempfile.TemporaryFile() as errors:
+            self._run(words, errors, meanwhile)
+
+    def _run(self, words: Sequence[str], errors: IO[bytes], meanwhile: Callable[[], None]) -> None:
         called = threading.Event()
         try:
             command = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
             )
         except OSError as error:
             raise TargetFailed(f"--hs-restart-command: {words[0]}: {error.strerror or error}") from error
@@ -129,9 +135,10 @@ class ByUrl:
             command.kill()
             command.wait()
             raise TargetFailed(f"--hs-restart-command was not done within {BOOT_WAIT:g} s")
-        errors = command.stderr.read().strip() if command.stderr else ""
         if command.returncode:
-            raise TargetFailed(f"--hs-restart-command ended with {command.returncode}: {errors[-300:] or 'no message'}")
+            errors.seek(0)
+            told = errors.read().decode(errors="backslashreplace").strip()
+            raise TargetFailed(f"--hs-restart-command ended with {command.returncode}: {told[-300:] or 'no message'}")
         if not called.is_set():
             meanwhile()
         while not answers(self.url):

@@ -45,6 +45,8 @@ class Again:
     prompt: bool
     first: Outage
     second: Outage
+    #: Whether the second attempt of the second outage came only when something new was to be pushed.
+    needs_traffic: bool
 
 
 class V2(OutageLane):
@@ -124,10 +126,13 @@ class V2(OutageLane):
             marker,
             self.run.budgets.deliver,
         )
+        needs_traffic = False
         with self.outage(v2, ERROR) as second:
             second.sent.append(self.human.send(room))
             if came is not None:
                 self.first_failure(second)
                 limit = 2 * first.spacing.gaps[0] + 1.0 if first.spacing.gaps else self.run.budgets.backoff
-                self.await_attempts(second, 2, max(limit, self.run.budgets.deliver), "failing again")
-        return Again(event, came is not None, first, second)
+                if not self.await_attempts(second, 2, max(limit, self.run.budgets.deliver), "failing again"):
+                    self.human.send(room)
+                    needs_traffic = self.await_attempts(second, 2, 1.0, "failing again", second.sent[0])
+        return Again(event, came is not None, first, second, needs_traffic)

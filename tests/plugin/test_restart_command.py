@@ -28,7 +28,7 @@ if len(sys.argv) > 2 and (here / "pid").exists():
         time.sleep(0.01)
 command = [sys.executable, "-m", "conformance.reference", "--registrations", "files", "--data", "data.jsonl"]
 command += ["--server-name", "hq.test", "--port", sys.argv[1], "--time-scale", "0.05"]
-child = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+child = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL)  # its errors go where the command's do
 (here / "pid").write_text(str(child.pid))
 """
 

@@ -162,6 +162,26 @@ class FieldsOfInstancesAreDropped(_Shown):
         return instance | {"fields": {}}
 
 
+@defect("3PN-04")
+class InstancesLoseTheirIcons(_Shown):
+    """Instances are shown without icons of their own."""
+
+    def shown_instance(self, instance: JsonObject) -> JsonObject:
+        return {key: value for key, value in instance.items() if key != "icon"}
+
+
+@defect("3PN-04")
+class RegexesAreEscaped(_Shown):
+    """Backslashes in the regexes of fields are doubled."""
+
+    def shown(self, metadata: JsonObject) -> JsonObject:
+        types = {
+            name: {**each, "regexp": each["regexp"].replace("\\", "\\\\")}
+            for name, each in metadata["field_types"].items()
+        }
+        return metadata | {"field_types": types}
+
+
 @defect("3PN-05")
 class InstancesHaveTheirNetworksId(ThirdParty):
     """The instance_id of an instance is its network_id."""

@@ -411,6 +411,17 @@ class PresenceOfAllUsersIsPushed(Ephemeral):
         return True
 
 
+@defect("EPH-17")
+class PresenceOfThoseWhoLeftIsPushed(Ephemeral):
+    """Who has interested an appservice once goes on doing so."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        known: set[tuple[str, str]] = self.__dict__.setdefault("known", set())
+        if super().sees_presence(appservice, user_id):
+            known.add((appservice.id, user_id))
+        return (appservice.id, user_id) in known
+
+
 @defect("EPH-18")
 class EverybodyReceivesEphemeralData(Ephemeral):
     """receive_ephemeral is not looked at."""

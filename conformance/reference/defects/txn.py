@@ -458,6 +458,14 @@ class TheSecondRetryLosesItsSender(Transactions):
         return txn_id, body if attempt < 2 else {**body, "events": events}
 
 
+@defect("TXN-12")
+class RetriesHaveStateFirst(Transactions):
+    """In a retry state events come before all others."""
+
+    def retried(self, appservice: Registration, txn_id: str, body: JsonObject, attempt: int) -> tuple[str, JsonObject]:
+        return txn_id, {**body, "events": sorted(body["events"], key=lambda event: "state_key" not in event)}
+
+
 class _Growing(Transactions):
     """Puts what has been queued meanwhile into the transaction that is being retried."""
 
