@@ -29,6 +29,9 @@ BOOT_WAIT = 90.0
 #: Seconds that a homeserver may take for its orderly end: it may wait for requests that are open.
 STOP_WAIT = 30.0
 
+#: Seconds that a homeserver may take to go down after the command that restarts it.
+_GOING_DOWN = 5.0
+
 #: Seconds between two looks at whether a homeserver that is being restarted by a command still answers.
 _LOOK = 0.01
 
@@ -140,6 +143,10 @@ class ByUrl:
             told = errors.read().decode(errors="backslashreplace").strip()
             raise TargetFailed(f"--hs-restart-command ended with {command.returncode}: {told[-300:] or 'no message'}")
         if not called.is_set():
+            # `systemctl kill` and its like are done before the homeserver is down.
+            going_down = time.monotonic() + _GOING_DOWN
+            while answers(self.url) and time.monotonic() < going_down:
+                time.sleep(_LOOK)
             meanwhile()
         while not answers(self.url):
             if time.monotonic() > deadline:
