@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from conformance.appservice.fleet import Appservice
 from conformance.judges.transactions import acknowledged
 from conformance.lanes.lane import Lane, Scene
-from conformance.verdict import Undecided
+from conformance.verdict import Blocked, Undecided
 from conformance.wire.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Urls(Lane):
 
     def _reached(self, member: Appservice) -> Reached:
         if member.code in self.run.unloaded:
+            if not self.run.unloaded.keys() <= set(self.owns):  # others too: that is no matter of its url
+                raise Blocked("REG-01", self.run.unloaded[member.code])
             return Reached(member, self.run.unloaded[member.code])
         self.status = f"waiting for a message at {member.registration.url}"
         room, human, a = self.human.create_room(), self.human, self.appservice("A")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import Outage, OutageLane
+from conformance.verdict import Inconclusive
 
 if TYPE_CHECKING:
     from conformance.run import Run
@@ -69,11 +71,15 @@ class V3(OutageLane):
         before = self._timed_calls(human, room, unrelated)
         self.drain(v3, room)
         with self.outage(v3, never_answered()) as outage:
-            outage.sent.append(human.send(room))
-            self.first_failure(outage)
-            if self.wants("RETRY-10"):
-                self.pause(min(1.0, 10 * self.run.budgets.scale))  # a homeserver has noticed by now, if it ever does
-                self.calls.set(Calls(before, self._timed_calls(human, room, unrelated)))
+            # The message that V3 is to be sent may itself wait for V3: that is RETRY-10 too.
+            with human.calling("PUT", self._message_path(room), json={"msgtype": "m.text", "body": "hang"}) as call:
+                self.first_failure(outage)
+                if self.wants("RETRY-10"):
+                    self.pause(
+                        min(1.0, 10 * self.run.budgets.scale)
+                    )  # a homeserver has noticed by now, if it ever does
+                    self.calls.set(Calls(before, self._timed_calls(human, room, unrelated)))
+            outage.sent.append(self._event_id(call))
             retried = True
             if self.wants("RETRY-03"):
                 self.status = "hanging"
@@ -83,6 +89,22 @@ class V3(OutageLane):
         listener.close_each = False
         self.hang.set(Hang(outage, retried))
 
+    def _message_path(self, room: str) -> str:
+        return f"/rooms/{segment(room)}/send/m.room.message/{self.run.names.fresh('t')}"
+
+    def _event_id(self, call: Future[Response]) -> str:
+        """The event that a message was answered with.
+
+        :raises Inconclusive: it was not answered.
+        """
+        try:
+            answer = call.result()
+        except NoAnswer as error:
+            raise Inconclusive(f"the message that V3 was sent was not answered: {error}", error.exchange) from error
+        if not isinstance(event := answer.json.get("event_id"), str):
+            raise Inconclusive(f"a message was answered {answer}", answer.exchange)
+        return event
+
     def _timed_calls(self, human: User, room: str, unrelated: str) -> list[Timed]:
         """Messages into an unrelated room and into V3's, and a sync."""
         calls = {
@@ -91,9 +113,8 @@ class V3(OutageLane):
         }
         timed = []
         for what, (user, where) in calls.items():
-            path = f"/rooms/{segment(where)}/send/m.room.message/{self.run.names.fresh('t')}"
             body = {"msgtype": "m.text", "body": what}
-            timed.append(timed_call(what, user, "PUT", path, json=body))
+            timed.append(timed_call(what, user, "PUT", self._message_path(where), json=body))
         timed.append(timed_call("a sync", human, "GET", "/sync", query={"timeout": "0"}))
         return timed
 

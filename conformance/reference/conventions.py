@@ -15,6 +15,8 @@ _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/")
 class IdConventions(Policy):
     """How URIs are translated: by writing them so that they can stand in an ID."""
 
+    of_drafts = True
+
     @endpoint("GET", "/_matrix/app/r0/user", authenticated=False)
     def user(self, call: Call) -> JsonObject:
         """The full ID of the user that a URI means here."""

@@ -20,6 +20,8 @@ PREFIX = "/_matrix/appservice/v1"
 class Enrolments(Policy):
     """Who may register as an appservice, and what it gets for it."""
 
+    of_drafts = True
+
     @property
     def admission(self) -> Admission:
         """The form of registrations."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from conformance.reference.store import JsonObject, Store
 
@@ -23,6 +23,9 @@ CLIENT = "/_matrix/client/v3"
 
 class Policy:
     """A part of the homeserver's rules, which knows the homeserver that it is a part of."""
+
+    #: Whether its endpoints were there before r0.1.0 only.
+    of_drafts: ClassVar[bool] = False
 
     def __init__(self, hs: Homeserver) -> None:
         self.hs = hs

@@ -134,9 +134,7 @@ class Paths(Policy):
     """Where endpoints are served."""
 
     def of(self, path: str) -> set[str]:
-        """The client-server API's present base path and the one before; nothing of the time before r0.1.0."""
-        if path.startswith(("/_matrix/appservice/", "/_matrix/app/")):
-            return set()
+        """The client-server API's present base path and the one before."""
         return {path, path.replace("/client/v3/", "/client/r0/")}
 
     def decoded(self, path: str) -> str:
@@ -174,6 +172,8 @@ class Application:
         self.hs = hs
         rules = []
         for policy in hs.policies:
+            if policy.of_drafts and hs.dialect.is_modern:
+                continue
             for endpoint, function in endpoints_of(policy):
                 paths = hs.paths.of(endpoint.path)
                 rules += [Rule(path, methods=[endpoint.method], endpoint=(endpoint, function)) for path in paths]

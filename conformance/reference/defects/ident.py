@@ -169,7 +169,7 @@ class RefusedPhantomsAreRegistered(Identity):
             raise
 
 
-@defect("IDENT-05")
+@defect("IDENT-05", also=("IDENT-03",))
 class GhostsAreCommonProperty(_Lenient):
     """An appservice may act as a ghost of any appservice."""
 

@@ -613,6 +613,18 @@ class TheLastTransactionComesAgain(Transactions):
         return done
 
 
+@defect("TXN-18", also=("ORDER-03",))
+class LateAcknowledgementsAreForgotten(Transactions):
+    """A transaction that was acknowledged after more than a second is sent once more."""
+
+    def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
+        began = time.monotonic()
+        done = super().send(appservice, txn_id, body)
+        if done and time.monotonic() - began > 1.0:
+            super().send(appservice, txn_id, body)
+        return done
+
+
 @defect("TXN-18")
 class EverySeventhTransactionComesAgain(Transactions):
     """Every seventh transaction is sent once more after the one that follows it."""
