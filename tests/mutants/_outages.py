@@ -1,6 +1,6 @@
 """Where several mutants interfere: how Synapse fails, tries again, and recovers."""
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, method-assign, assignment"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, method-assign, assignment, misc"
 
 from __future__ import annotations
 
@@ -36,6 +36,31 @@ def acknowledged_if(accepts: Callable[[Exception], bool]) -> None:
             raise
 
     ApplicationServiceApi.put_json = put_json
+
+
+def unanswered_if(accepts: Callable[[Any], bool]) -> None:
+    """Have a transaction without an answer count as delivered when `accepts(failure)` says so of Twisted's failure."""
+    from synapse.http import RequestTimedOutError, client
+
+    class Accepted(RequestTimedOutError):
+        """What Synapse tells as a time-out, be it one or not."""
+
+    right = client._timeout_to_request_timed_out_error
+
+    def told(failure):
+        if accepts(failure):
+            raise Accepted("no answer")
+        return right(failure)
+
+    client._timeout_to_request_timed_out_error = told
+    acknowledged_if(lambda error: isinstance(error, Accepted))
+
+
+def is_cut(failure, reason: type[Exception] = Exception) -> bool:
+    """Whether a connection ended before there was an answer, for some reason."""
+    from twisted.web.client import ResponseNeverReceived
+
+    return bool(failure.check(ResponseNeverReceived)) and any(each.check(reason) for each in failure.value.reasons)
 
 
 def status_of(error: Exception) -> int | None:
@@ -77,3 +102,11 @@ async def pending_ids(store, service) -> list[tuple[int, list[str]]]:
         "application_services_txns", {"as_id": service.id}, ("txn_id", "event_ids")
     )
     return sorted((int(number), db_to_json(events)) for number, events in rows)
+
+
+def is_redirect(error: Exception) -> bool:
+    """Whether an appservice answered with a redirect, which is not followed but for GET."""
+    from twisted.web.client import ResponseFailed
+    from twisted.web.error import PageRedirect
+
+    return isinstance(error, ResponseFailed) and any(each.check(PageRedirect) for each in error.reasons)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 
 def claim_newest() -> None:
     """Have Synapse claim v1.19, so that rules newer than those it really claims are judged."""
@@ -31,3 +33,11 @@ def uncached(name: str):
         return await original(self, *args, context)
 
     return interested
+
+
+def memberships():
+    """The handler of memberships, imported in an order in which Synapse's circular imports work."""
+    import_module("synapse.server")
+    from synapse.handlers.room_member import RoomMemberMasterHandler
+
+    return RoomMemberMasterHandler

@@ -22,13 +22,14 @@ class Request:
 def requests(change: Callable[[Request], None]) -> None:
     """Change every request to an appservice."""
     from synapse.appservice.api import ApplicationServiceApi
-    from synapse.http.client import SimpleHttpClient
     from twisted.web.http_headers import Headers
+
+    plain = ApplicationServiceApi.request
 
     async def request(self, method, uri, data=None, headers=None):
         changed = Request(method, uri, data, headers or Headers())
         change(changed)
-        return await SimpleHttpClient.request(self, changed.method, changed.uri, changed.data, changed.headers)
+        return await plain(self, changed.method, changed.uri, changed.data, changed.headers)
 
     ApplicationServiceApi.request = request
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tests.mutants import mutant
 from tests.mutants._tools import claim_newest
 
@@ -21,10 +23,11 @@ def _acting_instead(act) -> None:
     BaseAuth.get_appservice_user = acting
 
 
-def _with_device(requester, device_id):
+def _with_device(auth, requester, device_id):
     from synapse.types import create_requester
 
-    return create_requester(requester.user, app_service=requester.app_service, device_id=device_id)
+    service = auth.store.get_app_service_by_id(requester.app_service_id)
+    return create_requester(requester.user, app_service=service, device_id=device_id)
 
 
 def _named(request) -> str | None:
@@ -52,7 +55,7 @@ def any_device_is_the_first() -> None:
         requester = await right(auth, request, token)
         if requester is not None and requester.device_id:
             devices = await auth.store.get_devices_by_user(requester.user.to_string())
-            requester = _with_device(requester, sorted(devices)[0])
+            requester = _with_device(auth, requester, sorted(devices)[0])
         return requester
 
     _acting_instead(act)
@@ -65,7 +68,7 @@ def unknown_devices_are_taken() -> None:
     async def act(auth, request, token, right):
         device = _named(request)
         requester = await right(auth, request, token)
-        return _with_device(requester, device) if requester is not None and device else requester
+        return _with_device(auth, requester, device) if requester is not None and device else requester
 
     _acting_instead(act)
 
@@ -80,7 +83,7 @@ def devices_are_remembered() -> None:
         user = request.args.get(b"user_id", [b""])[0].decode()
         if (user, device) in known:
             _named(request)
-            return _with_device(await right(auth, request, token), device)
+            return _with_device(auth, await right(auth, request, token), device)
         requester = await right(auth, request, token)
         if requester is not None and requester.device_id:
             known.add((user, device))
@@ -115,7 +118,7 @@ def devices_of_all_ghosts_are_everybodys() -> None:
         owners = await auth.store.db_pool.simple_select_onecol("devices", {"device_id": device}, "user_id")
         if device and service and any(map(service.is_user_in_namespace, owners)):
             _named(request)
-            return _with_device(await right(auth, request, token), device)
+            return _with_device(auth, await right(auth, request, token), device)
         return await right(auth, request, token)
 
     _acting_instead(act)
@@ -130,7 +133,7 @@ def the_only_device_is_acted_as() -> None:
         if requester is not None and not requester.device_id and b"user_id" in request.args:
             devices = list(await auth.store.get_devices_by_user(requester.user.to_string()))
             if len(devices) == 1:
-                requester = _with_device(requester, devices[0])
+                requester = _with_device(auth, requester, devices[0])
         return requester
 
     _acting_instead(act)
@@ -251,11 +254,11 @@ def _authenticated(servlet_name: str, method: str, when) -> None:
     servlet = getattr(devices, servlet_name)
     right = getattr(servlet, method)
 
-    async def deleted(self, request, *args):
+    async def deleted(self, request, **named):
         requester = await _who(self, request)
         if requester.app_service_id and when(requester):
             raise InteractiveAuthIncompleteError("x", {"session": "x", "flows": [{"stages": ["m.login.password"]}]})
-        return await right(self, request, *args)
+        return await right(self, request, **named)
 
     from synapse.rest.client._base import interactive_auth_handler
 
@@ -377,10 +380,10 @@ def keys_are_those_of_the_user() -> None:
     claim_newest()
     plain = KeyUploadServlet.on_POST
 
-    async def on_POST(self, request, *args):
+    async def on_POST(self, request, **named):
         requester = await _who(self, request)
-        status, answer = await plain(self, request, *args)
-        store, counts = self.e2e_keys_handler.store, {}
+        status, answer = await plain(self, request, **named)
+        store, counts = self.e2e_keys_handler.store, Counter[str]()
         for device in await store.get_devices_by_user(requester.user.to_string()):
             for algorithm, count in (await store.count_e2e_one_time_keys(requester.user.to_string(), device)).items():
                 counts[algorithm] = counts.get(algorithm, 0) + count
@@ -470,7 +473,7 @@ def another_key_is_authenticated_for_devices() -> None:
     _keys_instead(upload)
 
 
-@mutant("XSIGN-02")
+@mutant("XSIGN-02", also=("XSIGN-04",))
 def another_key_is_not_taken() -> None:
     """Other keys of a ghost are accepted and dropped."""
 
@@ -491,8 +494,11 @@ def humans_replace_their_keys() -> None:
     from synapse.handlers.auth import AuthHandler
 
     claim_newest()
+    plain = AuthHandler.validate_user_via_ui_auth
 
-    async def validate(self, *args, **kwargs):
+    async def validate(self, requester, request, body, description, can_skip_ui_auth=False):
+        if "signing key" not in description:
+            return await plain(self, requester, request, body, description, can_skip_ui_auth)
         return {}, "x"
 
     AuthHandler.validate_user_via_ui_auth = validate

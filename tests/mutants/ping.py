@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 
 from tests.mutants import mutant
+from tests.mutants._outages import is_redirect
 
 
 async def _who(servlet, request):
@@ -431,21 +431,6 @@ def a_ping_that_times_out_is_a_failed_connection() -> None:
 
 
 @mutant("PING-14")
-def appservices_are_pinged_while_they_fail() -> None:
-    """Whoever fails a transaction is pinged before it is tried again."""
-    from synapse.appservice.scheduler import _Recoverer
-
-    plain = _Recoverer.retry
-
-    async def retry(self):
-        with suppress(Exception):
-            await self.as_api.ping(self.service, None)
-        await plain(self)
-
-    _Recoverer.retry = retry
-
-
-@mutant("PING-14")
 def appservices_are_pinged_with_each_registration() -> None:
     """When an appservice registers a ghost, it is pinged."""
     from synapse.handlers.register import RegistrationHandler
@@ -477,13 +462,12 @@ def a_closed_connection_breaks_a_ping() -> None:
 @mutant("PING-20")
 def a_redirect_is_a_pong() -> None:
     """An appservice that answers a ping with a redirect counts as reachable."""
-    from synapse.api.errors import HttpResponseException
 
     async def ping(self, service, txn_id, right):
         try:
             await right(self, service, txn_id)
-        except HttpResponseException as error:
-            if not 300 <= error.code < 400:
+        except Exception as error:
+            if not is_redirect(error):
                 raise
 
     _ping_instead(ping)

@@ -10,7 +10,7 @@ from copy import copy
 from typing import Any
 
 from tests.mutants import mutant
-from tests.mutants._tools import uncached
+from tests.mutants._tools import memberships, uncached
 from tests.mutants._wire import requests
 
 
@@ -217,37 +217,34 @@ def names_wait_for_queries() -> None:
 
 @mutant("USERQ-09")
 def the_invite_that_asked_is_not_pushed() -> None:
-    """An event because of which an appservice was asked is not pushed."""
+    """A membership because of which an appservice was asked is not pushed."""
+    from synapse.appservice.scheduler import ApplicationServiceScheduler
     from synapse.handlers.appservice import ApplicationServicesHandler
 
-    plain = ApplicationServicesHandler._check_user_exists
+    check, enqueue = ApplicationServicesHandler._check_user_exists, ApplicationServiceScheduler.enqueue_for_appservice
     asked: set[str] = set()
-    enqueued: dict[str, Any] = {}
 
-    async def check(self, user_id):
+    async def checked(self, user_id):
         if await self._is_unknown_user(user_id):
             asked.add(user_id)
-        if "plain" not in enqueued:
-            enqueued["plain"] = self.scheduler.enqueue_for_appservice
+        return await check(self, user_id)
 
-            def enqueue(appservice, events=None, **others):
-                kept = [each for each in events or () if each.get_state_key() not in asked]
-                asked.clear()
-                enqueued["plain"](appservice, events=kept, **others)
+    def enqueued(self, appservice, events=None, **others):
+        kept = [each for each in events or () if each.type != "m.room.member" or each.state_key not in asked]
+        asked.difference_update(each.state_key for each in events or () if each.type == "m.room.member")
+        enqueue(self, appservice, events=kept, **others)
 
-            self.scheduler.enqueue_for_appservice = enqueue
-        return await plain(self, user_id)
-
-    ApplicationServicesHandler._check_user_exists = check
+    ApplicationServicesHandler._check_user_exists = checked
+    ApplicationServiceScheduler.enqueue_for_appservice = enqueued
 
 
 @mutant("USERQ-09", also=("USERQ-08", "USERQ-15", "USERQ-17"))
 def strangers_cannot_be_invited() -> None:
     """A local user who does not exist cannot be invited."""
     from synapse.api.errors import NotFoundError
-    from synapse.handlers.room_member import RoomMemberMasterHandler
 
-    plain = RoomMemberMasterHandler.update_membership
+    handlers = memberships()
+    plain = handlers.update_membership
 
     async def update(self, requester, target, room_id, action, *args, **kwargs):
         handler = self.hs.get_application_service_handler()
@@ -256,7 +253,7 @@ def strangers_cannot_be_invited() -> None:
             raise NotFoundError("no such user")
         return await plain(self, requester, target, room_id, action, *args, **kwargs)
 
-    RoomMemberMasterHandler.update_membership = update
+    handlers.update_membership = update
 
 
 def _created_after(is_created: Callable[[bool], bool]) -> None:
@@ -303,9 +300,9 @@ def users_are_asked_about_later() -> None:
 @mutant("USERQ-16")
 def invites_wait_for_queries() -> None:
     """While an appservice is asked about a user, nobody can be invited."""
-    from synapse.handlers.room_member import RoomMemberMasterHandler
 
-    plain = RoomMemberMasterHandler.update_membership
+    handlers = memberships()
+    plain = handlers.update_membership
 
     async def update(self, requester, target, room_id, action, *args, **kwargs):
         if action == "invite":
@@ -313,7 +310,7 @@ def invites_wait_for_queries() -> None:
         return await plain(self, requester, target, room_id, action, *args, **kwargs)
 
     _while_open("query_user")
-    RoomMemberMasterHandler.update_membership = update
+    handlers.update_membership = update
 
 
 @mutant("USERQ-17")
@@ -586,21 +583,20 @@ def the_second_who_joins_does_not_wait() -> None:
 
 
 @mutant("ALIASQ-18")
-def rooms_are_uninteresting_for_five_seconds() -> None:
-    """That a room does not interest an appservice is remembered for five seconds, whatever aliases it gets."""
+def joins_are_for_those_who_are_there() -> None:
+    """A join is pushed to those who have a user in the room, and not for the sake of an alias."""
     from synapse.appservice import ApplicationService
 
     plain = uncached("is_interested_in_event")
-    since: dict[tuple[str, str], float] = {}
 
     async def interested(self, event_id, event, store, **others):
-        key = (self.id, event.room_id)
-        if time.monotonic() - since.get(key, 0.0) < 5.0:
-            return False
-        found = await plain(self, event_id, event, store)
-        if not found:
-            since[key] = time.monotonic()
-        return found
+        if (
+            event.type == "m.room.member"
+            and event.membership == "join"
+            and not self.is_interested_in_user(event.sender)
+        ):
+            return await self._matches_user_in_member_list(event.room_id, store)
+        return await plain(self, event_id, event, store)
 
     ApplicationService.is_interested_in_event = interested
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from tests.mutants import mutant
-from tests.mutants._outages import pending_ids, pending_instead
+from tests.mutants._outages import pending_ids
 
 
 def _at_the_start(do) -> None:
@@ -21,7 +21,7 @@ def _at_the_start(do) -> None:
     ApplicationServiceScheduler.start = start
 
 
-@mutant("RETRY-15", also=("RESTART-05", "RESTART-07"))
+@mutant("RETRY-15", also=("RESTART-07",))
 def what_was_pending_is_forgotten_at_the_start() -> None:
     """When Synapse starts, the transactions that were pending are deleted."""
 
@@ -45,36 +45,28 @@ def what_was_pending_has_another_id_after_the_start() -> None:
     _at_the_start(renumber)
 
 
-@mutant("RESTART-05", also=("RETRY-15", "RESTART-07"))
-def nothing_is_recovered_at_the_start() -> None:
-    """When Synapse starts, appservices that were down are taken for well, and what was pending waits."""
-    from synapse.appservice import ApplicationServiceState
-    from synapse.appservice.scheduler import ApplicationServiceScheduler
+@mutant("RESTART-08")
+def aliases_are_lost_at_the_start() -> None:
+    """When Synapse starts, the aliases that appservices have created are deleted."""
 
-    async def start(self):
-        for each in self.store.get_app_services():
-            await self.store.set_appservice_state(each, ApplicationServiceState.UP)
-
-    ApplicationServiceScheduler.start = start
-
-
-@mutant("RESTART-07")
-def what_was_pending_is_backwards_after_the_start() -> None:
-    """A transaction from before the start has its events backwards."""
-    old: dict[str, int] = {}
-
-    async def note(store, services):
+    async def forget(store, services):
         for each in services:
-            old[each.id] = max([number for number, _ in await pending_ids(store, each)], default=0)
+            await store.db_pool.simple_delete("room_aliases", {"creator": each.sender.to_string()}, "forget")
 
-    async def load(store, service, right):
-        found = await right(store, service)
-        if found is not None and found.id <= old.get(service.id, 0):
-            found.events = list(found.events)[::-1]
-        return found
+    _at_the_start(forget)
 
-    _at_the_start(note)
-    pending_instead(load)
+
+@mutant("RESTART-08")
+def ghosts_are_nameless_after_the_start() -> None:
+    """When Synapse starts, ghosts lose their names."""
+
+    async def forget(store, services):
+        for each in services:
+            rows = await store.db_pool.simple_select_onecol("users", {"appservice_id": each.id}, "name")
+            for user_id in rows:
+                await store.db_pool.simple_delete("profiles", {"full_user_id": user_id}, "forget")
+
+    _at_the_start(forget)
 
 
 @mutant("REG-06")

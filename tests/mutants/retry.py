@@ -10,10 +10,14 @@ from tests.mutants import mutant
 from tests.mutants._outages import (
     acknowledged_if,
     delays,
+    is_cut,
+    is_redirect,
     pending_ids,
     sent_instead,
     status_of,
+    unanswered_if,
 )
+from tests.mutants._tools import memberships
 
 
 @mutant(
@@ -39,20 +43,16 @@ def retries_need_new_traffic() -> None:
 def a_reset_is_an_acknowledgement() -> None:
     """A transaction whose connection is reset counts as delivered, as the appservice has read it."""
     from twisted.internet.error import ConnectionLost
-    from twisted.web.client import ResponseNeverReceived
 
-    def accepts(error):
-        return isinstance(error, ResponseNeverReceived) and any(each.check(ConnectionLost) for each in error.reasons)
-
-    acknowledged_if(accepts)
+    unanswered_if(lambda failure: is_cut(failure, ConnectionLost))
 
 
 @mutant("RETRY-03")
 def a_time_out_is_an_acknowledgement() -> None:
     """A transaction that is not answered in time counts as delivered."""
-    from synapse.http import RequestTimedOutError
+    from twisted.internet.defer import CancelledError, TimeoutError
 
-    acknowledged_if(lambda error: isinstance(error, RequestTimedOutError))
+    unanswered_if(lambda failure: failure.check(TimeoutError) or is_cut(failure, CancelledError))
 
 
 @mutant("RETRY-03")
@@ -97,7 +97,7 @@ def what_is_too_large_is_dropped() -> None:
 @mutant("RETRY-04")
 def redirects_are_acknowledgements() -> None:
     """A transaction that is answered with a redirect counts as delivered."""
-    acknowledged_if(lambda error: 300 <= (status_of(error) or 0) < 400)
+    acknowledged_if(is_redirect)
 
 
 @mutant("RETRY-04")
@@ -254,7 +254,7 @@ def the_backoff_is_never_reset() -> None:
 
     def begin(self):
         self.backoff_counter = max(self.backoff_counter, counters.get(self.service.id, 1))
-        counters[self.service.id] = min(self.backoff_counter + 1, 9)
+        counters[self.service.id] = min(self.backoff_counter + 1, 3)
         recover(self)
 
     _Recoverer.recover = begin
@@ -312,7 +312,7 @@ def syncs_wait_for_appservices() -> None:
     plain = SyncHandler.wait_for_sync_for_user
 
     async def sync(self, *args, **kwargs):
-        queuer = self.hs.get_application_service_scheduler().queuer
+        queuer = self._device_handler.hs.get_application_service_scheduler().queuer
         for _ in range(100):
             if not queuer.requests_in_flight:
                 break
@@ -365,16 +365,16 @@ def who_shares_a_room_with_the_unreachable_waits() -> None:
 def ghosts_of_the_unreachable_cannot_act() -> None:
     """While an appservice cannot be reached, its ghosts cannot join rooms."""
     from synapse.api.errors import SynapseError
-    from synapse.handlers.room_member import RoomMemberMasterHandler
 
-    plain = RoomMemberMasterHandler.update_membership
+    handlers = memberships()
+    plain = handlers.update_membership
 
     async def update(self, requester, *args, **kwargs):
         if requester.app_service_id in self.hs.get_application_service_scheduler().txn_ctrl.recoverers:
             raise SynapseError(503, "the appservice is down")
         return await plain(self, requester, *args, **kwargs)
 
-    RoomMemberMasterHandler.update_membership = update
+    handlers.update_membership = update
 
 
 @mutant("RETRY-13", also=("USERQ-01",))

@@ -72,7 +72,7 @@ def only_the_first_protocol_is_listed() -> None:
     _mend()
 
     async def make(handler, protocols, only):
-        first = {each.protocols and sorted(each.protocols)[0] for each in handler.store.get_app_services()}
+        first = {min(each.protocols) for each in handler.store.get_app_services() if each.protocols}
         return protocols if only else {key: value for key, value in protocols.items() if key in first}
 
     _listed_instead(make)
@@ -327,9 +327,25 @@ def strangers_may_see_a_protocol() -> None:
 
 
 @mutant("3PN-20")
-def malformed_metadata_is_passed_on() -> None:
-    """Metadata is passed on in whatever form it is."""
-    from synapse.appservice import api
-
+def malformed_metadata_has_no_instances() -> None:
+    """What an appservice says of a protocol in no form at all is told as metadata without anything."""
     _mend()
-    api._is_valid_3pe_metadata = lambda info: True
+
+    async def get(api, service, protocol, right):
+        found = await right(api, service, protocol)
+        return {"instances": []} if found is None and protocol == "hqp-bad" else found
+
+    _metadata_instead(get)
+
+
+@mutant("3PN-20", also=("3PN-01", "3PN-06"))
+def malformed_metadata_breaks_the_list() -> None:
+    """The list of protocols is answered 500 when an appservice says something else than metadata of one."""
+    _mend()
+
+    async def get(api, service, protocol, right):
+        found = await right(api, service, protocol)
+        assert found is not None or protocol != "hqp-bad"
+        return found
+
+    _metadata_instead(get)

@@ -270,7 +270,7 @@ class SendingWaitsForHungAppservices(Rooms):
 
 @defect("RETRY-11", also=("RETRY-12", "USERQ-18"))
 class OneFailingAppserviceStallsTheNext(Transactions):
-    """While an appservice fails its transactions, nothing is pushed to an appservice with users in the same rooms."""
+    """While a known appservice fails its transactions, nothing is pushed to others with users in the same rooms."""
 
     def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
         rooms = {str(event["room_id"]) for event in body["events"]} & set(self.store.rooms)
@@ -280,8 +280,9 @@ class OneFailingAppserviceStallsTheNext(Transactions):
         return super().send(appservice, txn_id, body)
 
     def _fails(self, appservice: Registration) -> bool:
-        pusher = self.hs.pushers.get(appservice.id)
-        return pusher is not None and pusher.failures > 0
+        pusher, pending = self.hs.pushers.get(appservice.id), self.store.queues[appservice.id].pending
+        known = pending is not None and pending[0] != "1"  # one that was never reached stalls nobody
+        return known and pusher is not None and pusher.failures > 0
 
 
 @defect("RETRY-12")
