@@ -16,10 +16,10 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.synapse
 
 
-def test_a_run_against_synapse_of_all_but_blocked_queries_is_green_and_decides_most_of_it(tmp_path: Path) -> None:
+def test_a_run_against_synapse_of_what_needs_no_waits_is_green_and_decides_most_of_it(tmp_path: Path) -> None:
     report = tmp_path / "report"
-    # `tox -e synapse` runs everything; queries that hang take minutes.
-    areas = "REG,AUTH,TXN,RETRY,ORDER,EPH,3PN,IDENT,TS,NSUSER,NSALIAS,INTEREST,ADMIN,SYNC,ROOMDIR,INV"
+    # `tox -e synapse` runs everything; outages, restarts and queries that hang take minutes.
+    areas = "REG,AUTH,3PN,IDENT,TS,NSUSER,NSALIAS,INTEREST,ADMIN,SYNC,ROOMDIR,INV"
     words = ["--hs", "synapse", "--only", areas, "--baseline", str(ROOT / "synapse-baseline.toml")]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *words, "--conformance-report", str(report)],
@@ -33,7 +33,7 @@ def test_a_run_against_synapse_of_all_but_blocked_queries_is_green_and_decides_m
     assert problems("results", content) == []
     assert content["summary"]["error"] == 0
     decided = ("pass", "known-fail", "warn", "recorded")
-    assert sum(content["summary"][each] for each in decided) >= 180
+    assert sum(content["summary"][each] for each in decided) >= 170
     with (report / "journal.jsonl").open() as lines:
         assert [problem for line in lines for problem in problems("journal-entry", json.loads(line))] == []
     assert {path.name for path in report.iterdir()} == {"results.json", "journal.jsonl", "homeserver"}
