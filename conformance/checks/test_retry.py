@@ -11,6 +11,7 @@ from conformance.judges import order
 from conformance.judges.backoff import HOT_SECONDS, Spacing
 from conformance.lanes.lane import Lanes
 from conformance.lanes.outages import Outage
+from conformance.lanes.q import PATIENT
 from conformance.lanes.restarts import Restarts
 from conformance.lanes.v1 import V1
 from conformance.lanes.v2 import V2
@@ -25,9 +26,6 @@ from conformance.wire.exchange import Exchange
 
 #: Seconds within which a call has to be answered while an appservice hangs, or ten times as many as before.
 _PROMPT, _TIMES = 5.0, 10.0
-
-#: Seconds of --block-wait from which on the absence of anything says something.
-_PATIENT = 240.0
 
 
 def _exchanges(outage: Outage, limit: int = 4) -> list[Exchange]:
@@ -263,7 +261,7 @@ def test_nothing_is_left_behind_when_an_outage_ends(lanes: Lanes) -> None:
 def test_half_an_answer_does_not_block_the_queue(run: Run, lanes: Lanes) -> None:
     """After half an answer and then silence the homeserver goes on: it tries again, or pushes the next event."""
     half = lanes[V6].half.get()
-    patient = run.budgets.block >= _PATIENT * run.budgets.scale
+    patient = run.budgets.block >= PATIENT * run.budgets.scale
     control(half.moved_on or patient, f"nothing within --block-wait {run.budgets.block:g} s")
     expected = f"another attempt or the next event within {run.budgets.block:g} s of half an answer"
     expect(half.moved_on, expected, "neither", *_exchanges(half.outage))

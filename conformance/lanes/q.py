@@ -22,11 +22,11 @@ from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.lanes.lane import Lane, RunEnded, Scene
 from conformance.lanes.v3 import Timed, timed_call
-from conformance.verdict import Inconclusive, Undecided, control, expect
+from conformance.verdict import Blocked, Inconclusive, Undecided, control, expect
 from conformance.wire.exchange import Exchange
 
 if TYPE_CHECKING:
-    from conformance.run import Run
+    from conformance.run import Budgets, Run
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -39,6 +39,9 @@ _TIMES = 10.0
 
 #: Messages that are sent while a user query hangs.
 _MESSAGES = 5
+
+#: Seconds of --block-wait from which on the absence of anything says something.
+PATIENT = 240.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,39 @@ class Silence:
     call: Response | NoAnswer
     #: Whether the appservice created what it was asked about, when it was asked again.
     created: bool = False
+    #: Whether the homeserver still waited for a response, or had the client wait, when the suite gave up.
+    still_waiting: bool = False
+
+    def must_have_been_asked(self, requirement: str) -> None:
+        """There was a query at all, which is the subject of another requirement.
+
+        :raises Blocked: there was none.
+        """
+        if not self.requests:
+            raise Blocked(requirement, f"nobody is asked about {self.subject}", self.call.exchange)
+
+    def must_have_been_given_up(self, budgets: Budgets) -> None:
+        """The homeserver came to an end by itself, or had more time for it than any homeserver takes.
+
+        :raises Inconclusive: it may only have more patience than the suite.
+        """
+        patient = budgets.block >= PATIENT * budgets.scale
+        waited = f"the homeserver still waited at the end of --block-wait {budgets.block:g} s"
+        control(patient or not self.still_waiting, waited, self.call.exchange, *self.requests[:2])
+
+    def must_have_succeeded_in_the_end(self, what: str) -> None:
+        """The second query was answered 200, and so the call must have been accepted.
+
+        :param what: the call, for messages ("the join").
+        :raises Broken: it was not.
+        :raises Inconclusive: there was no second query, or nobody waited for its answer.
+        """
+        control(self.created, "there was no second query in time", *self.requests[:2])
+        answered = any(each.status == 200 for each in self.requests)
+        control(answered, "no query was waited for until it was answered", *self.requests[:3])
+        accepted = not isinstance(self.call, NoAnswer) and self.call.ok
+        expected = f"{what} accepted after the second query was answered 200"
+        expect(accepted, expected, self.call, self.call.exchange, *self.requests[:2])
 
 
 @dataclass(frozen=True)
@@ -275,7 +311,9 @@ class Q(Lane):
         requests = self._about(subject)
         if requests:
             self.imposed(time.monotonic() - requests[0].started)
-        return Silence(subject, requests, _outcome(call))
+        open_still = any(each.answer_until is None for each in requests)
+        outcome = _outcome(call)
+        return Silence(subject, requests, outcome, still_waiting=open_still or isinstance(outcome, NoAnswer))
 
     def _one_is_left(self, call: Future[Response], subject: str) -> bool:
         """Whether the only request was still open when the client had its answer."""

@@ -9,8 +9,15 @@ from urllib.parse import quote
 
 from conformance.appservice.registration import Registration
 from conformance.reference.defects import defect
+from conformance.reference.defects.unanswered import (
+    AskedOnce,
+    CutsAreFinal,
+    NotInTime,
+    SecondAnswersAreLost,
+    TimeOutsAreFinal,
+)
 from conformance.reference.directory import Aliases
-from conformance.reference.outgoing import NoResponse, Outgoing, Reply, To
+from conformance.reference.outgoing import Outgoing, Reply, To
 from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.queries import Queries
 from conformance.reference.rooms import Rooms
@@ -360,71 +367,39 @@ class ForbiddenIsAServerError(_Promises):
         raise MatrixError(502, "M_UNKNOWN", "the appservice refused the query")
 
 
-class _Tries(Queries):
-    """Asks about aliases another number of times, in some cases."""
-
-    def persistently(self, appservice: Registration, about: To, identifier: str) -> Reply | None:
-        if about is not To.ALIAS:
-            return super().persistently(appservice, about, identifier)
-        for attempt in range(self.tries):
-            if attempt and self.hs.stopping.wait(self.hs.clock.scaled(self.pause)):
-                return None
-            try:
-                return self.once(appservice, about, identifier)
-            except NoResponse as error:
-                if self.final(error):
-                    return None
-        return None
-
-    def final(self, error: NoResponse) -> bool:
-        raise NotImplementedError
-
-
 @defect("ALIASQ-13")
-class AliasesAreAskedAboutOnce(_Tries):
+class AliasesAreAskedAboutOnce(AskedOnce):
     """An alias query without a response is not tried again."""
 
-    def final(self, error: NoResponse) -> bool:
-        return True
+    about = To.ALIAS
 
 
 @defect("ALIASQ-13")
-class AliasQueriesThatTimeOutAreFinal(_Tries):
+class AliasQueriesThatTimeOutAreFinal(TimeOutsAreFinal):
     """An alias query that was never answered is not tried again, while one that was cut is."""
 
-    def final(self, error: NoResponse) -> bool:
-        return error.timed_out
+    about = To.ALIAS
 
 
 @defect("ALIASQ-13")
-class AliasQueriesThatAreCutAreFinal(_Tries):
+class AliasQueriesThatAreCutAreFinal(CutsAreFinal):
     """An alias query that was cut is not tried again, while one that was never answered is."""
 
-    def final(self, error: NoResponse) -> bool:
-        return not error.timed_out
-
-
-class _NotInTime(_Aliases):
-    status, errcode = 504, "M_UNKNOWN"
-
-    def ask_about(self, alias: str) -> None:
-        try:
-            super().ask_about(alias)
-        except MatrixError as error:
-            if error.status == 408:
-                raise MatrixError(self.status, self.errcode, error.error) from error
-            raise
+    about = To.ALIAS
 
 
 @defect("ALIASQ-14")
-class JoinsTimeOutAsGateways(_NotInTime):
+class JoinsTimeOutAsGateways(NotInTime):
     """A join whose query is never answered is answered 504."""
 
+    about = To.ALIAS
+
 
 @defect("ALIASQ-14")
-class AliasesOfTheSilentAreNotFound(_NotInTime):
+class AliasesOfTheSilentAreNotFound(NotInTime):
     """A join whose query is never answered is answered as if the alias did not exist."""
 
+    about = To.ALIAS
     status, errcode = 404, "M_NOT_FOUND"
 
 
@@ -436,15 +411,12 @@ class JoinsWaitForEver(Outgoing):
 
 
 @defect("ALIASQ-15")
-class LateAliasesAreNoAliases(_Aliases):
+class LateAliasesAreNoAliases(SecondAnswersAreLost):
     """The join of an alias that the appservice makes only when it is asked again is answered 408."""
 
-    def persistently(self, appservice: Registration, about: To, identifier: str) -> Reply | None:
-        if about is not To.ALIAS:
-            return super().persistently(appservice, about, identifier)
-        with suppress(NoResponse):
-            return self.once(appservice, about, identifier)
-        super().persistently(appservice, about, identifier)
+    about = To.ALIAS
+
+    def too_late(self) -> Reply | None:
         raise self.timed_out()
 
 

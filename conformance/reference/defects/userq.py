@@ -9,6 +9,13 @@ from urllib.parse import quote
 
 from conformance.appservice.registration import Registration
 from conformance.reference.defects import defect
+from conformance.reference.defects.unanswered import (
+    AskedOnce,
+    CutsAreFinal,
+    NotInTime,
+    SecondAnswersAreLost,
+    TimeOutsAreFinal,
+)
 from conformance.reference.outgoing import NoResponse, Outgoing, Reply, To
 from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.queries import Queries
@@ -317,71 +324,39 @@ class UnknownUsersAreServerErrors(_Users):
         return reply
 
 
-class _Tries(_Users):
-    """Asks another number of times, in some cases."""
-
-    def persistently(self, appservice: Registration, about: To, identifier: str) -> Reply | None:
-        if about is not To.USER:
-            return super().persistently(appservice, about, identifier)
-        for attempt in range(self.tries):
-            if attempt and self.hs.stopping.wait(self.hs.clock.scaled(self.pause)):
-                return None
-            try:
-                return self.once(appservice, about, identifier)
-            except NoResponse as error:
-                if self.final(error):
-                    return None
-        return None
-
-    def final(self, error: NoResponse) -> bool:
-        raise NotImplementedError
-
-
 @defect("USERQ-12")
-class UsersAreAskedAboutOnce(_Tries):
+class UsersAreAskedAboutOnce(AskedOnce):
     """A user query without a response is not tried again."""
 
-    def final(self, error: NoResponse) -> bool:
-        return True
+    about = To.USER
 
 
 @defect("USERQ-12")
-class UserQueriesThatTimeOutAreFinal(_Tries):
+class UserQueriesThatTimeOutAreFinal(TimeOutsAreFinal):
     """A user query that was never answered is not tried again, while one that was cut is."""
 
-    def final(self, error: NoResponse) -> bool:
-        return error.timed_out
+    about = To.USER
 
 
 @defect("USERQ-12")
-class UserQueriesThatAreCutAreFinal(_Tries):
+class UserQueriesThatAreCutAreFinal(CutsAreFinal):
     """A user query that was cut is not tried again, while one that was never answered is."""
 
-    def final(self, error: NoResponse) -> bool:
-        return not error.timed_out
-
-
-class _NotInTime(_Users):
-    status, errcode = 504, "M_UNKNOWN"
-
-    def ask_about_user(self, user_id: str) -> None:
-        try:
-            super().ask_about_user(user_id)
-        except MatrixError as error:
-            if error.status == 408:
-                raise MatrixError(self.status, self.errcode, error.error) from error
-            raise
+    about = To.USER
 
 
 @defect("USERQ-13")
-class InvitesTimeOutAsGateways(_NotInTime):
+class InvitesTimeOutAsGateways(NotInTime):
     """An invite whose query is never answered is answered 504."""
 
+    about = To.USER
+
 
 @defect("USERQ-13")
-class InvitesOfTheSilentAreNotFound(_NotInTime):
+class InvitesOfTheSilentAreNotFound(NotInTime):
     """An invite whose query is never answered is answered as if the user did not exist."""
 
+    about = To.USER
     status, errcode = 404, "M_NOT_FOUND"
 
 
@@ -393,16 +368,10 @@ class InvitesWaitForEver(Outgoing):
 
 
 @defect("USERQ-14")
-class LateUsersAreNoUsers(_Users):
+class LateUsersAreNoUsers(SecondAnswersAreLost):
     """A user whom the appservice creates only when it is asked again is not found."""
 
-    def persistently(self, appservice: Registration, about: To, identifier: str) -> Reply | None:
-        if about is not To.USER:
-            return super().persistently(appservice, about, identifier)
-        with suppress(NoResponse):
-            return self.once(appservice, about, identifier)
-        super().persistently(appservice, about, identifier)
-        return None
+    about = To.USER
 
 
 @defect("USERQ-15")
