@@ -172,6 +172,17 @@ RESTARTED: tuple[Role, ...] = tuple(
     )
 )
 
+#: Those of another homeserver beside the run, on which a query hangs.
+HUNG: tuple[Role, ...] = tuple(
+    Role(code, f"hq-{code.lower()}", purpose, base_path=f"/as/{code.lower()}", users=(_own(f"@hq{code.lower()}-.*"),))
+    for code, purpose in (
+        # Whoever is served in the order of registration is asked before one of the others and after the other.
+        ("K1", "is well while a query to K2 hangs"),
+        ("K2", "never answers the query about a user"),
+        ("K3", "is well while a query to K2 hangs"),
+    )
+)
+
 #: Those that register themselves in the dialects of 2015, beside the roster; see :mod:`conformance.dialects`.
 DRAFTED: tuple[Role, ...] = (
     Role(
@@ -240,7 +251,9 @@ FUZZED: tuple[Role, ...] = tuple(
 )
 
 #: The roles by code.
-ROLES: dict[str, Role] = {role.code: role for role in (*ROSTER, *OPTIONAL, *ELSEWHERE, *FUZZED, *RESTARTED, *DRAFTED)}
+ROLES: dict[str, Role] = {
+    role.code: role for role in (*ROSTER, *OPTIONAL, *ELSEWHERE, *FUZZED, *RESTARTED, *HUNG, *DRAFTED)
+}
 
 
 def fuzzed(seed: int, server_name: str) -> tuple[Role, ...]:

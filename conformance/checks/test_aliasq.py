@@ -19,7 +19,8 @@ from conformance.appservice.script import Answer, Hold, always, answer
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.lanes.lane import Lanes
-from conformance.lanes.q import Q, prompt
+from conformance.lanes.q import Q
+from conformance.lanes.queries import prompt
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.verdict import Blocked, Broken, Inconclusive, control, expect, listing, record

@@ -21,8 +21,10 @@ from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.signup import Signup
 from conformance.homeserver.users import User
 from conformance.judges import credentials
+from conformance.lanes.k import K
 from conformance.lanes.lane import Lanes
-from conformance.lanes.q import Q, Silence
+from conformance.lanes.q import Q
+from conformance.lanes.queries import Silence
 from conformance.lanes.v1 import V1
 from conformance.markers import matching_room
 from conformance.requirement import Quiet, requirement
@@ -258,10 +260,10 @@ def test_the_client_is_not_answered_before_the_appservice_has(run: Run, q: Appse
     expect(answered and told >= answered, expected, f"{invite} while it was open", asked.query, invite.exchange)
 
 
-@requirement("DRAFT-USERQ-05", lane=Q)
+@requirement("DRAFT-USERQ-05", lane=K)
 def test_an_unanswered_user_query_ends_in_408(lanes: Lanes) -> None:
     """The appservice never answers: it is asked a few times, and the invite is then answered 408."""
-    _must_end_in_408(lanes[Q].user.get(), "invite")
+    _must_end_in_408(lanes[K].user.get(), "invite")
 
 
 # Alias queries

@@ -16,7 +16,8 @@ from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.judges import pings
 from conformance.lanes.lane import Lanes
-from conformance.lanes.q import Q, say_close
+from conformance.lanes.q import Q
+from conformance.lanes.queries import say_close
 from conformance.lanes.v4 import V4
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run

@@ -11,7 +11,7 @@ from conformance.judges import order
 from conformance.judges.backoff import HOT_SECONDS, Spacing
 from conformance.lanes.lane import Lanes
 from conformance.lanes.outages import Outage
-from conformance.lanes.q import PATIENT
+from conformance.lanes.queries import PATIENT
 from conformance.lanes.restarts import Restarts
 from conformance.lanes.v1 import V1
 from conformance.lanes.v2 import V2

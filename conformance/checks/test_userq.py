@@ -19,8 +19,10 @@ from conformance.catalogue.versions import Version
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.judges import order
+from conformance.lanes.k import K
 from conformance.lanes.lane import Lanes
-from conformance.lanes.q import Q, Silence, prompt
+from conformance.lanes.q import Q
+from conformance.lanes.queries import Silence, prompt
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.verdict import Blocked, Broken, Inconclusive, control, expect, listing, record
@@ -199,21 +201,30 @@ def test_a_user_of_whom_the_appservice_knows_nothing_is_not_created(run: Run, q:
     _must_be_free(q, ghost, "404")
 
 
-@requirement("USERQ-12", lane=Q)
+@requirement("USERQ-12", shared=True, lane=Q)
+def test_a_user_query_that_is_cut_is_tried_again(run: Run, lanes: Lanes) -> None:
+    """The appservice is asked again when it closed the connection without an answer."""
+    silence = lanes[Q].user_again.get()
+    silence.must_have_been_asked("USERQ-01")
+    expected = f"a second query within {run.budgets.block:g} s when the first was closed"
+    expect(len(silence.requests) > 1, expected, "none", *silence.requests[:2], silence.call.exchange)
+
+
+@requirement("USERQ-12", shared=True, lane=K)
 def test_a_user_query_without_a_response_is_tried_again(run: Run, lanes: Lanes) -> None:
-    """The appservice is asked again when it closed the connection without an answer, and when it never answered."""
-    for what, silence in (("was closed", lanes[Q].user_again.get()), ("was never answered", lanes[Q].user.get())):
-        silence.must_have_been_asked("USERQ-01")
-        if len(silence.requests) == 1:
-            silence.must_have_been_given_up(run.budgets)
-        expected = f"a second query within {run.budgets.block:g} s when the first {what}"
-        expect(len(silence.requests) > 1, expected, "none", *silence.requests[:2], silence.call.exchange)
+    """The appservice is asked again when it never answered."""
+    silence = lanes[K].user.get()
+    silence.must_have_been_asked("USERQ-01")
+    if len(silence.requests) == 1:
+        silence.must_have_been_given_up(run.budgets)
+    expected = f"a second query within {run.budgets.block:g} s when the first was never answered"
+    expect(len(silence.requests) > 1, expected, "none", *silence.requests[:2], silence.call.exchange)
 
 
-@requirement("USERQ-13", lane=Q)
+@requirement("USERQ-13", lane=K)
 def test_an_invite_whose_query_is_never_answered_times_out(run: Run, lanes: Lanes) -> None:
     """The appservice never answers the query about the user: the client is answered 408."""
-    silence = lanes[Q].user.get()
+    silence = lanes[K].user.get()
     silence.must_have_been_asked("USERQ-01")
     if isinstance(silence.call, NoAnswer):
         silence.must_have_been_given_up(run.budgets)
@@ -250,11 +261,11 @@ def test_a_user_is_asked_about_before_its_invite_is_pushed(run: Run, q: Appservi
     expect(answered and pushed.started >= answered, expected, "it was pushed before", asked.query, pushed)
 
 
-@requirement("USERQ-16", lane=Q)
+@requirement("USERQ-16", lane=K)
 def test_a_hung_user_query_delays_no_other_client(run: Run, lanes: Lanes) -> None:
     """While a user query hangs, another client's invites and messages are answered promptly."""
-    lanes[Q].user.get().must_have_been_asked("USERQ-01")
-    lanes[Q].user_meanwhile.get().must_be_prompt(run.budgets.scale)
+    lanes[K].user.get().must_have_been_asked("USERQ-01")
+    lanes[K].user_meanwhile.get().must_be_prompt(run.budgets.scale)
 
 
 @requirement("USERQ-17", before=Q)
@@ -271,19 +282,20 @@ def test_nobody_is_asked_about_a_sender_user(run: Run, q: Appservice, human: Use
         member.must_not_be_asked(Kind.USER, marker, "an appservice's sender user", subject=q.sender.user_id)
 
 
-@requirement("USERQ-18", lane=Q)
-def test_a_hung_user_query_delays_no_pushes_to_others(run: Run, lanes: Lanes, a: Appservice) -> None:
-    """While a query at Q hangs, what interests only A is pushed to A, in order."""
-    silence = lanes[Q].user.get()
+@requirement("USERQ-18", lane=K)
+def test_a_hung_user_query_delays_no_pushes_to_others(run: Run, lanes: Lanes) -> None:
+    """While a query hangs, what interests only another appservice is pushed to that, in order."""
+    silence = lanes[K].user.get()
     silence.must_have_been_asked("USERQ-01")
-    pushes = lanes[Q].pushes.get()
-    control(pushes.still_hung, "the query was over before the messages were sent", *silence.requests[:1])
-    expected = f"{len(pushes.sent)} messages at {a} within {run.budgets.deliver:g} s while a query at Q hangs"
-    expect(not pushes.missing, expected, f"{len(pushes.missing)} were missing then", *silence.requests[:2])
-    arrived = order.arrivals(event for _, event in a.received(pushes.since))
-    inversion = order.first_inversion(pushes.sent, arrived)
-    told = order.in_words(pushes.sent, arrived, inversion) if inversion else ""
-    expect(inversion is None, "the messages of a room in order", told, *silence.requests[:1])
+    for pushes in lanes[K].pushes.get():
+        control(pushes.still_hung, "the query was over before the messages were sent", *silence.requests[:1])
+        member, within = pushes.appservice, f"within {run.budgets.deliver:g} s"
+        expected = f"{len(pushes.sent)} messages at {member} {within} while a query to another hangs"
+        expect(not pushes.missing, expected, f"{len(pushes.missing)} were missing then", *silence.requests[:2])
+        arrived = order.arrivals(event for _, event in member.received(pushes.since))
+        inversion = order.first_inversion(pushes.sent, arrived)
+        told = order.in_words(pushes.sent, arrived, inversion) if inversion else ""
+        expect(inversion is None, "the messages of a room in order", told, *silence.requests[:1])
 
 
 #: The version since which user IDs may have a plus sign.

@@ -83,7 +83,7 @@ class Lane:
     #: The appservices that are its own.
     owns: ClassVar[tuple[str, ...]] = ()
     #: Whether it plays on a homeserver of its own, or when all others are over: nobody waits for its end.
-    aside: ClassVar[bool] = False
+    aside: bool = False
 
     def __init__(self, run: Run) -> None:
         self.run = run

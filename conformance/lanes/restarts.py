@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from conformance.appservice import roster
-from conformance.appservice.fleet import Appservice, Fleet, listen
-from conformance.appservice.registration import Registration
+from conformance.appservice.fleet import Appservice
 from conformance.appservice.routes import Kind
 from conformance.appservice.script import Hold, Reply, always, answer
-from conformance.homeserver.client import Client, NoAnswer, Response, segment
-from conformance.homeserver.humans import Humans
-from conformance.homeserver.target import SERVER_NAME, Restartable
+from conformance.homeserver.client import NoAnswer, Response, segment
+from conformance.homeserver.target import Restartable
 from conformance.homeserver.users import User
 from conformance.judges.attempts import Attempt
+from conformance.lanes.beside import beside
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import ERROR, Outage, OutageLane
 from conformance.verdict import Blocked, Inconclusive, Undecided
@@ -85,8 +85,9 @@ class Kept:
     outage: Outage
     #: The last attempt before the stop that carries the first event.
     before: Attempt
-    #: Whether there was one after the start before anything new was to be pushed.
+    #: Whether there was one after the start before anything new was to be pushed, and how long that was, in seconds.
     in_silence: bool
+    silence: float
     #: The first attempt after the start that carries it.
     after: Attempt | None
     #: Those of its events that never arrived.
@@ -238,31 +239,10 @@ class Restarts(OutageLane):
         return run.restartable
 
     def _beside(self, ends: ExitStack) -> Restartable:
-        run, host = self.run, self.run.fleet.bind
-        assert run.another is not None
         self.status = "starting a second homeserver"
-
-        def enlist() -> list[Registration]:
-            return roster.enlist(SERVER_NAME, f"http://{host}", roster.free_ports(host), roster.RESTARTED)
-
-        def made(registrations: list[Registration]) -> Fleet:
-            return Fleet(registrations, run.journal, host, run.budgets.deliver, run.client.dialect)
-
-        registrations, fleet = listen(enlist, made)
-        ends.callback(fleet.stop)
-        for each in registrations:
-            run.redactor.add(each.as_token, f"as_token of {each.code}")
-            run.redactor.add(each.hs_token, f"hs_token of {each.code}")
-        target = run.another("restarted", registrations)
-        ends.callback(target.stop)
-        target.start()
-        client = Client(target.url, run.journal, run.client.dialect)
-        ends.callback(client.close)
-        # From here on this lane acts on the second homeserver.
-        humans = Humans(client, run.names, run.redactor, run.humans.admission, prefix="RH", reserved=0)
-        self.run = run.beside(target, fleet, client, humans, SERVER_NAME)
-        fleet.connect(client, run.names, SERVER_NAME)
-        self._members = list(fleet)
+        # From here on this lane acts on it.
+        self.run, target = beside(self.run, "restarted", roster.RESTARTED, "RH", ends)
+        self._members = list(self.run.fleet)
         return target
 
     def _stop(self, how: signal.Signals, healing: ExitStack, answered: Hold | None = None) -> int:
@@ -327,13 +307,14 @@ class Restarts(OutageLane):
                     waiting = self._queue_behind(self.appservice(self._parts.slow), hold, healing)
             since = self._stop(signal.SIGTERM, healing, hold)
             self.status = "silent, with transactions pending from before the restart"
-            silent = self._in_silence(down[0], since) if down is not None else None
+            silence = self._silence(down[0]) if down is not None else 0.0
+            silent = self._in_silence(down[0], since, silence) if down is not None else None
             # What comes with new traffic only is RESTART-05's subject.
             self._up_at = time.monotonic()
             if waiting is not None:
                 self.slow.set(self._under_way(*waiting))
             if down is not None:
-                self.kept.set(self._kept(*down, since, silent))
+                self.kept.set(self._kept(*down, since, silent, silence))
             if altered is not None:
                 self.retold.set(self._retold(*altered, since))
 
@@ -395,11 +376,19 @@ class Restarts(OutageLane):
             [each for each in found if each.first.number > since],
         )
 
-    def _in_silence(self, outage: Outage, since: int) -> Exchange | None:
-        """The first attempt after the start, with nothing new to push; None when none came within T_backoff."""
-        return self.until(partial(_carries, outage.appservice.code, outage.sent[0]), since, self.run.budgets.backoff)
+    def _silence(self, outage: Outage) -> float:
+        """Seconds in which the next attempt is due: four times as many as between those before the stop, which is more
+        than doubling; half of T_backoff at least, T_backoff at most.
+        """
+        starts = [each.first.started for each in outage.attempts]
+        longest = max((later - earlier for earlier, later in pairwise(starts)), default=0.0)
+        return min(self.run.budgets.backoff, max(self.run.budgets.backoff / 2, 4 * longest))
 
-    def _kept(self, outage: Outage, room: str, since: int, silent: Exchange | None) -> Kept:
+    def _in_silence(self, outage: Outage, since: int, silence: float) -> Exchange | None:
+        """The first attempt after the start, with nothing new to push; None when none came within some seconds."""
+        return self.until(partial(_carries, outage.appservice.code, outage.sent[0]), since, silence)
+
+    def _kept(self, outage: Outage, room: str, since: int, silent: Exchange | None, silence: float) -> Kept:
         """Wait for all events of an outage, if need be with something new to push."""
         if silent is None:
             self.human.send(room)
@@ -407,7 +396,7 @@ class Restarts(OutageLane):
         found = [each for each in outage.attempts if outage.sent[0].encode() in each.first.request_body]
         before = [each for each in found if each.first.number <= since]
         after = [each for each in found if each.first.number > since]
-        return Kept(outage, before[-1], silent is not None, after[0] if after else None, missing)
+        return Kept(outage, before[-1], silent is not None, silence, after[0] if after else None, missing)
 
     # Crashes: what was under way, and what had just been acknowledged
 
