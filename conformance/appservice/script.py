@@ -95,9 +95,9 @@ def always(reply: Reply) -> Script:
     return lambda exchange: reply
 
 
-def redirect(location: str) -> Answer:
-    """A 302 to another URL."""
-    return Answer(302, b"", (("Location", location),))
+def redirect(location: str, status: int = 302) -> Answer:
+    """A redirection to another URL."""
+    return Answer(status, b"", (("Location", location),))
 
 
 # What a homeserver gets from an appservice that breaks off, hangs or lies. All of it after the request was read.

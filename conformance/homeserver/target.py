@@ -29,6 +29,9 @@ BOOT_WAIT = 90.0
 #: Seconds that a homeserver may take for its orderly end: it may wait for requests that are open.
 STOP_WAIT = 30.0
 
+#: Seconds in which a homeserver that answers has loaded its registrations.
+_LOADING = 15.0
+
 #: Seconds that a homeserver may take to go down after the command that restarts it.
 _GOING_DOWN = 5.0
 
@@ -53,6 +56,10 @@ class Restartable(Protocol):
 
 class RegistrationsUnknown(TargetFailed):
     """What answers on the port knows none of the registrations."""
+
+
+class Overstayed(TargetFailed):
+    """It did not end when it was told to, and had to be killed; it runs again."""
 
 
 class Target(Protocol):
@@ -178,8 +185,10 @@ class Managed:
         self.url = f"http://127.0.0.1:{self.port}"
         self.registration_files = write(directory / "registrations", self.registrations)
         self._process: HomeserverProcess | None = None
-        #: Whether it once did not end when it was told to.
+        #: Whether it did not end when it was last told to.
         self.overstayed = False
+        #: When it should have loaded its registrations.
+        self._loaded_by = 0.0
 
     @property
     def log(self) -> Path:
@@ -199,7 +208,8 @@ class Managed:
         self._process.start()
         try:
             self._process.wait_until(self._answers, BOOT_WAIT)
-            self._process.wait_until(self._is_ours, 5.0)
+            self._loaded_by = time.monotonic() + _LOADING
+            self._process.wait_until(self._is_ours, 2 * _LOADING)
         except TargetFailed:
             self._process.stop()
             raise
@@ -217,6 +227,8 @@ class Managed:
         others = (self._ask("/_matrix/client/v3/account/whoami", each.as_token) for each in self.registrations[1:])
         if any(status == 200 for status in others):
             return True
+        if time.monotonic() < self._loaded_by:
+            return False
         raise RegistrationsUnknown(
             f"what answers on port {self.port} does not know the registrations of this run: {self.name} has not "
             "loaded any of them, or a foreign server holds the port"
@@ -233,19 +245,20 @@ class Managed:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it: SIGTERM is its orderly end, SIGKILL a crash."""
-        if self._process is not None and not self._process.stop(how, STOP_WAIT):
-            self.overstayed = True
+        self.overstayed = self._process is not None and not self._process.stop(how, STOP_WAIT)
 
     def restart(self, how: signal.Signals, meanwhile: Callable[[], None]) -> None:
         """Stop it and start it again on the same data, port and registrations; see :class:`Restartable`.
 
+        :raises Overstayed: it had to be killed.
         :raises TargetFailed: it does not come back.
         """
         self.stop(how)
-        if self.overstayed:
-            raise TargetFailed(f"{self.name} did not end within {STOP_WAIT:g} s of {how.name}, and had to be killed")
+        killed = self.overstayed
         meanwhile()
         self.start()
+        if killed:
+            raise Overstayed(f"{self.name} did not end within {STOP_WAIT:g} s of {how.name}, and had to be killed")
 
     def alive(self) -> bool:
         """Whether the process runs."""

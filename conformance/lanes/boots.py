@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from conformance.appservice.registration import Namespace, Registration
 from conformance.homeserver.client import CLIENT, Client, NoAnswer, Response, segment
 from conformance.homeserver.humans import Humans
-from conformance.homeserver.process import TargetEnded
+from conformance.homeserver.process import TargetFailed
 from conformance.homeserver.target import SERVER_NAME, RegistrationsUnknown
 from conformance.lanes.lane import Lane, Scene
 from conformance.verdict import Inconclusive, Undecided
@@ -32,7 +32,7 @@ class Boot:
 
 
 class Boots(Lane):
-    """Two boots, each with a bad pair of files."""
+    """Boots with a pair of files each: a good one, and bad ones."""
 
     name = "boots"
     aside = True
@@ -43,9 +43,14 @@ class Boots(Lane):
         self.same_id = Scene[Boot]()
 
     def play(self) -> None:
-        """Equal tokens, then equal ids."""
+        """A good pair, so that a refusal of a bad one says something; then equal tokens, then equal ids."""
         if self.run.another is None:
             raise Inconclusive("only homeservers that the suite starts can be given bad registrations")
+        one, other = _pair("control")
+        good = self._booted("control", one, other)
+        if good.refused or not all(each.ok for each in good.senders):
+            why = good.refused or "it does not know both"
+            raise Inconclusive(f"another homeserver with two good registrations cannot be had: {why}")
         if self.wants("REG-06"):
             one, other = _pair("token")
             self.same_token.set(self._booted("same-token", one, replace(other, as_token=one.as_token)))
@@ -64,10 +69,10 @@ class Boots(Lane):
             ends.callback(target.stop)
             try:
                 target.start()
-            except TargetEnded as error:
-                return Boot(f"it did not start: {_last_line(str(error))}")
             except RegistrationsUnknown:
                 return Boot("it took neither")
+            except TargetFailed as error:
+                return Boot(f"it did not start: {_last_line(str(error))}")
             client = Client(target.url, self.run.journal)
             ends.callback(client.close)
             senders = tuple(

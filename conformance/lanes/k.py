@@ -17,6 +17,7 @@ from conformance.appservice import roster
 from conformance.appservice.fleet import Appservice
 from conformance.appservice.routes import Kind
 from conformance.homeserver.client import segment
+from conformance.homeserver.process import TargetFailed
 from conformance.lanes.beside import beside
 from conformance.lanes.lane import Scene
 from conformance.lanes.queries import LOOK, TEXT, Call, Calls, Deed, Promptness, QueryLane, Silence, made, say_close
@@ -63,16 +64,25 @@ class K(QueryLane):
     def play(self) -> None:
         """One invite of a user about whom the appservice is asked in vain."""
         with ExitStack() as ends:
-            if self.aside:
-                self.status = "starting a homeserver of its own"
-                one, self.silent, other = (role.code for role in roster.HUNG)
-                self._bystanders = [one, other]
-                self.run, _ = beside(self.run, "hung", roster.HUNG, "KH", ends)
-            else:
+            if not self._has_its_own(ends):
                 self._wait_until_alone()
             self.status = f"a user query hangs, for {self.run.budgets.block:.0f} s at most"
             say_close(self.appservice(self.silent))
             self.user.set(self._hung_user())
+
+    def _has_its_own(self, ends: ExitStack) -> bool:
+        """Play on a homeserver of its own, where there can be a second one."""
+        if not self.aside:
+            return False
+        self.status = "starting a homeserver of its own"
+        try:
+            self.run, _ = beside(self.run, "hung", roster.HUNG, "KH", ends)
+        except TargetFailed:  # such as one whose port or database is fixed
+            self.aside = False
+            return False
+        one, self.silent, other = (role.code for role in roster.HUNG)
+        self._bystanders = [one, other]
+        return True
 
     def _wait_until_alone(self) -> None:
         self.status = "waiting for the others"

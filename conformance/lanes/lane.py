@@ -125,9 +125,10 @@ class Lane:
         """An ordinary user, the same all the time and nobody else's."""
         return self.run.humans.another()
 
-    def room_of(self, *members: Appservice) -> str:
+    def room_of(self, *members: Appservice, within: float | None = None) -> str:
         """A room of a human with a ghost of each of these appservices, from which ordinary messages arrive.
 
+        :param within: seconds that they may take; T_deliver if not said otherwise.
         :raises Inconclusive: they do not.
         """
         human = self.human
@@ -137,7 +138,7 @@ class Lane:
         human.send(room)  # a homeserver that loses the first message after a join fails INTEREST-30 only
         event = human.send(room)
         for member in members:
-            self.arrives(member, event)
+            self.arrives(member, event, within)
         return room
 
     def arrives(self, member: Appservice, event_id: str, within: float | None = None) -> Exchange:

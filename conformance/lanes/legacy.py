@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import Reply, answer
+from conformance.appservice.script import Answer, Reply, answer
 from conformance.appservice.thirdparty import unrecognized
 from conformance.homeserver.client import segment
 from conformance.judges.transactions import acknowledged
@@ -40,7 +40,8 @@ class Asked:
 class Refused:
     """L refuses transactions on the present route with a status."""
 
-    status: int
+    #: In words.
+    status: str
     event: str
     #: The requests with the event on the present route, and those for it on the legacy one.
     current: list[Exchange]
@@ -119,7 +120,7 @@ class L(Lane):
     def _transactions(self) -> None:
         member, human = self.appservice("L"), self.human
         room = self.room_of(member)
-        refused = self._refused(room, 404, unrecognized())
+        refused = self._refused(room, "404", unrecognized(), first=True)
         self.unrecognized.set(refused)
         if not refused.legacy:
             raise Blocked(
@@ -132,16 +133,17 @@ class L(Lane):
         if delivered is None:
             raise Blocked("LEGACY-13", "nothing follows a transaction on the legacy route", *refused.legacy[:1])
         if self.wants("LEGACY-02"):
-            self.errors.set([self._refused(room, each, _error(each)) for each in (500, 501)])
+            found = [self._refused(room, name, reply) for name, reply in UNKNOWN.items()]
+            self.errors.set([*found, *(self._refused(room, str(each), _error(each)) for each in (500, 501))])
         if self.wants("LEGACY-12"):
             self.updated.set(self._updated(room))
 
-    def _refused(self, room: str, status: int, reply: Reply) -> Refused:
+    def _refused(self, room: str, name: str, reply: Reply, first: bool = False) -> Refused:
         """Refuse one event on the present route until it comes on the other, or has been refused often enough."""
         member, marker = self.appservice("L"), self.run.journal.marker()
         self.current = reply
         event = self.human.send(room)
-        self.status = f"refusing with {status}, waiting for the legacy route"
+        self.status = f"refusing with {name}, waiting for the legacy route"
 
         def carriers(legacy: bool) -> list[Exchange]:
             found = [each for each in member.transactions(marker) if not member.route(each).legacy]
@@ -163,10 +165,10 @@ class L(Lane):
             self.imposed(later.started - each.started)
         if not current and not legacy:
             raise Inconclusive(f"{event} was pushed to {member} on neither route")
-        if not legacy and status != 404:
+        if not legacy and not first:
             self.current = answer()
             self._delivered(event, self.run.budgets.backoff)
-        return Refused(status, event, current, legacy)
+        return Refused(name, event, current, legacy)
 
     def _updated(self, room: str) -> Updated:
         """Answer on both routes; should only the legacy one be used all the time, refuse that."""
@@ -199,6 +201,14 @@ class L(Lane):
     def _delivered(self, event: str, within: float) -> Exchange | None:
         """The acknowledged transaction with an event."""
         return self.until(lambda e: e.party == "L" and acknowledged(e) and event.encode() in e.request_body, 0, within)
+
+
+#: What appservices that know the legacy routes only may answer on others: v1.6 has 404 and 405 for that, web frameworks
+#: have pages of their own.
+UNKNOWN: dict[str, Reply] = {
+    "405": answer(405, {"errcode": "M_UNRECOGNIZED", "error": "unknown method"}),
+    "404 with a page": Answer(404, b"<!DOCTYPE html><pre>Cannot PUT it</pre>", (("Content-Type", "text/html"),)),
+}
 
 
 def _error(status: int) -> Reply:

@@ -22,6 +22,9 @@ from conformance.wire.lateness import Lateness
 #: Seconds in which a request on the legacy route follows at once, if it does.
 _FALLBACK = 0.2
 
+#: An attempt is overdue when the first gap of another outage has passed so many times.
+OVERDUE = 8
+
 #: Seconds after an answer in which a request on the legacy route is taken for the fallback at least.
 _FALLBACK_LATE = 3.0
 
@@ -119,19 +122,18 @@ class OutageLane(Lane):
                 self.until(lambda e: e is fallback and e.answer_until is not None, 0, _FALLBACK)
 
     @contextmanager
-    def fails_once(self, member: Appservice, reply: Reply) -> Iterator[Outage]:
-        """The first transaction fails once on each route; whatever comes after that is accepted."""
+    def fails_once(self, member: Appservice, *replies: Reply) -> Iterator[Outage]:
+        """The first transaction gets each of these replies once on each route; whatever comes after is accepted."""
         outage = self._outage(member)
-        failed: dict[bool, str] = {}
+        left = {legacy: list(replies) for legacy in (True, False)}
         ids: set[str] = set()
 
         def script(exchange: Exchange) -> Reply:
             route = member.route(exchange)
             ids.add(route.subject)
-            if len(ids) > 1 or route.legacy in failed or (route.legacy and outage.healed is not None):
+            if len(ids) > 1 or not left[route.legacy] or (route.legacy and outage.healed is not None):
                 return answer()
-            failed[route.legacy] = route.subject
-            return reply
+            return left[route.legacy].pop(0)
 
         with member.scripted(Kind.TRANSACTION, script):
             yield outage
@@ -199,6 +201,16 @@ class OutageLane(Lane):
             return False
         on_its_way = acknowledged(exchange) and any(event in exchange.request_body for event in missing)
         return exchange.number > seen or on_its_way
+
+    def moved_on(self, outage: Outage, room: str) -> bool:
+        """Send something new after an outage; whether that is delivered within T_deliver.
+
+        Where nothing has come since the appservice is well, this tells a homeserver that has forgotten what it had to
+        push from one that only waits long.
+        """
+        event = self.human.send(room)
+        outage.late.append(event)
+        return self.recovery(outage, event, self.run.budgets.deliver) is not None
 
     def drain(self, member: Appservice, room: str) -> None:
         """Make sure that an appservice is well and that nothing is waiting for it.

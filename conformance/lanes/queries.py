@@ -50,6 +50,8 @@ class Silence:
     created: bool = False
     #: Whether the homeserver still waited for a response, or had the client wait, when the suite gave up.
     still_waiting: bool = False
+    #: Seconds since the first request in which another was waited for.
+    watched: float = 0.0
 
     def must_have_been_asked(self, requirement: str) -> None:
         """There was a query at all, which is the subject of another requirement.
@@ -208,11 +210,12 @@ class QueryLane(Lane):
                 break
             self.pause(LOOK)
         requests = self._about(subject)
-        if requests:
-            self.imposed(time.monotonic() - requests[0].started)
+        watched = time.monotonic() - requests[0].started if requests else 0.0
+        self.imposed(watched)
         open_still = any(each.answer_until is None for each in requests)
         answered = outcome(call)
-        return Silence(subject, requests, answered, still_waiting=open_still or isinstance(answered, NoAnswer))
+        still_waiting = open_still or isinstance(answered, NoAnswer)
+        return Silence(subject, requests, answered, still_waiting=still_waiting, watched=watched)
 
     def _another_may_come(self, call: Future[Response], subject: str) -> bool:
         """Whether the only request was still open when the client had its answer, and may yet be repeated.

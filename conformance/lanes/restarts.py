@@ -21,7 +21,8 @@ from conformance.appservice.fleet import Appservice
 from conformance.appservice.routes import Kind
 from conformance.appservice.script import Hold, Reply, always, answer
 from conformance.homeserver.client import NoAnswer, Response, segment
-from conformance.homeserver.target import Restartable
+from conformance.homeserver.process import TargetFailed
+from conformance.homeserver.target import Overstayed, Restartable
 from conformance.homeserver.users import User
 from conformance.judges.attempts import Attempt
 from conformance.lanes.beside import beside
@@ -90,6 +91,8 @@ class Kept:
     silence: float
     #: The first attempt after the start that carries it.
     after: Attempt | None
+    #: Whether that came when something new had been sent, and soon.
+    woken: bool
     #: Those of its events that never arrived.
     missing: set[str]
 
@@ -143,6 +146,10 @@ class Property:
     answers: dict[str, tuple[Response, Response]]
 
 
+class _NotInOrder(Inconclusive):
+    """The homeserver had to be killed where it was to end in order."""
+
+
 class Restarts(OutageLane):
     """A life, its end, and the next one, several times."""
 
@@ -187,12 +194,17 @@ class Restarts(OutageLane):
                 belongings = self._belongings() if self.wants("RESTART-08") else None
             with self._undecided(self.ids):
                 steady = self._steady() if self.wants("RESTART-01") else None
-            self._stop(signal.SIGTERM, ExitStack())
-            if steady is not None:
-                with self._undecided(self.ids):
-                    self._three_more(steady[0])
-            if self.wants("RETRY-15", "RESTART-02", "RESTART-05", "RESTART-07"):
-                self._orderly_end()
+            try:
+                self._stop(signal.SIGTERM, ExitStack())
+                if steady is not None:
+                    with self._undecided(self.ids):
+                        self._three_more(steady[0])
+                if self.wants("RETRY-15", "RESTART-02", "RESTART-05", "RESTART-07"):
+                    self._orderly_end()
+            except _NotInOrder as error:  # crashes do not need it
+                for each in (self.ids, self.slow, self.kept, self.retold):
+                    each.fail(error)
+                steady = None
             if not self._target.can_crash:
                 for scene in (self.crashed, self.overtaken, self.bursts):
                     scene.fail(Inconclusive("--hs-restart-command has no {signal}: the homeserver cannot be crashed"))
@@ -241,7 +253,10 @@ class Restarts(OutageLane):
     def _beside(self, ends: ExitStack) -> Restartable:
         self.status = "starting a second homeserver"
         # From here on this lane acts on it.
-        self.run, target = beside(self.run, "restarted", roster.RESTARTED, "RH", ends)
+        try:
+            self.run, target = beside(self.run, "restarted", roster.RESTARTED, "RH", ends)
+        except TargetFailed as error:
+            raise Inconclusive(f"a second homeserver could not be started: {error}") from error
         self._members = list(self.run.fleet)
         return target
 
@@ -267,6 +282,10 @@ class Restarts(OutageLane):
 
         try:
             self._target.restart(how, meanwhile)
+        except Overstayed as error:
+            raise _NotInOrder(str(error)) from error
+        except TargetFailed as error:
+            raise Inconclusive(f"the homeserver did not come back after {self._restarts[-1]}: {error}") from error
         finally:
             if timer is not None:
                 timer.cancel()
@@ -390,13 +409,19 @@ class Restarts(OutageLane):
 
     def _kept(self, outage: Outage, room: str, since: int, silent: Exchange | None, silence: float) -> Kept:
         """Wait for all events of an outage, if need be with something new to push."""
+        sent_at = time.monotonic()
         if silent is None:
             self.human.send(room)
+            if self._in_silence(outage, since, self.run.budgets.deliver) is None:
+                # Nothing wakes it up: it may only have more patience than has been waited so far.
+                self._in_silence(outage, since, self.run.budgets.backoff - silence)
+                self._up_at = time.monotonic()
         missing = self._await_sent(outage.appservice, outage.sent)
         found = [each for each in outage.attempts if outage.sent[0].encode() in each.first.request_body]
         before = [each for each in found if each.first.number <= since]
         after = [each for each in found if each.first.number > since]
-        return Kept(outage, before[-1], silent is not None, silence, after[0] if after else None, missing)
+        woken = silent is None and bool(after) and after[0].started < sent_at + silence / 4
+        return Kept(outage, before[-1], silent is not None, silence, after[0] if after else None, woken, missing)
 
     # Crashes: what was under way, and what had just been acknowledged
 

@@ -10,7 +10,7 @@ from conformance.appservice.script import Ending, Hold, Reply, answer, closed_un
 from conformance.homeserver.client import segment
 from conformance.judges.attempts import Attempt
 from conformance.lanes.lane import Scene
-from conformance.lanes.outages import ERROR, Outage, OutageLane
+from conformance.lanes.outages import ERROR, OVERDUE, Outage, OutageLane
 from conformance.verdict import Blocked
 from conformance.wire.exchange import Exchange
 
@@ -52,6 +52,8 @@ class Single:
     attempts: list[Attempt]
     #: The acknowledged transaction with it.
     delivered: Exchange | None
+    #: Whether no further attempt may be expected: something later was delivered, or attempts used to come much sooner.
+    forgotten: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class V1(OutageLane):
     owns = ("V1",)
 
     #: Statuses that are no acknowledgement either.
-    STATUSES = (302, 400, 401, 403, 404, 413, 429, 503)
+    STATUSES = (302, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 502, 503, 504)
+    #: Failures of one class after those of another.
+    MIXED = ((500, 400), (400, 500), (None, 403))
     #: Where the redirect leads to: nobody listens on the discard port.
     NOWHERE = "http://127.0.0.1:9/nowhere"
 
@@ -90,8 +94,9 @@ class V1(OutageLane):
     def play(self) -> None:
         """One outage; then lost acknowledgements; then one failure for each status."""
         v1 = self.appservice("V1")
-        room = self.room_of(v1)
-        if self.wants("RETRY-01", "RETRY-11", "RETRY-13", "TXN-11", "TXN-12", "DRAFT-TXN-03"):
+        # Checks that came before have made it fail, and its first retry may be due late.
+        room = self.room_of(v1, within=self.run.budgets.backoff)
+        if self.wants("RETRY-01", "RETRY-04", "RETRY-11", "RETRY-13", "TXN-11", "TXN-12", "TXN-15", "DRAFT-TXN-03"):
             self._first_outage(room)
             self.drain(v1, room)
         if self.wants("TXN-12"):
@@ -105,16 +110,23 @@ class V1(OutageLane):
                 "closed without an answer": closed_unanswered(),
                 "closed within the head of the answer": half_a_head(Ending.FIN),
             }
-            self.lost_answers.set([self._single(name, reply, room) for name, reply in faults.items()])
+            self.lost_answers.set([self._single(room, name, reply) for name, reply in faults.items()])
         if self.wants("RETRY-04"):
             found = []
-            for status in self.STATUSES:
-                body = {"errcode": "M_FORBIDDEN" if status == 403 else "M_UNKNOWN", "error": "no"}
-                reply = redirect(self.NOWHERE) if status == 302 else answer(status, body)
-                found.append(self._single(str(status), reply, room))
+            for statuses in (*((status,) for status in self.STATUSES), *self.MIXED):
+                name = ", then ".join(str(each or "nothing") for each in statuses)
+                found.append(self._single(room, name, *map(self._failure, statuses)))
                 if found[-1].delivered is None:
                     break  # decided
             self.statuses.set(found)
+
+    def _failure(self, status: int | None) -> Reply:
+        """An answer that is no acknowledgement; None: the connection is closed without one."""
+        if status is None:
+            return closed_unanswered()
+        if status in (302, 308):
+            return redirect(self.NOWHERE, status)
+        return answer(status, {"errcode": "M_FORBIDDEN" if status == 403 else "M_UNKNOWN", "error": "no"})
 
     def _first_outage(self, room: str) -> None:
         v1, budgets = self.appservice("V1"), self.run.budgets
@@ -189,14 +201,21 @@ class V1(OutageLane):
         self.recovery(outage, outage.late[-1], self.recovery_time(outage))
         return Altered("a state event" if state else "a message", outage, event, outage.late)
 
-    def _single(self, name: str, reply: Reply, room: str) -> Single:
-        """Fail the transaction of an event once in one way, on both routes; then accept."""
+    def _single(self, room: str, name: str, *replies: Reply) -> Single:
+        """Fail the transaction of an event in these ways, one after the other, on both routes; then accept."""
         v1 = self.appservice("V1")
-        with self.fails_once(v1, reply) as outage:
+        with self.fails_once(v1, *replies) as outage:
             event = self.human.send(room)
             outage.sent.append(event)
             self.first_failure(outage)
             self.status = f"failed once with {name}: recovering"
             delivered = self.recovery(outage, event, self.run.budgets.backoff)
+        forgotten = delivered is None and (self.moved_on(outage, room) or self._overdue)
         carrying = [each for each in outage.attempts if event.encode() in each.first.request_body]
-        return Single(name, event, carrying, delivered)
+        return Single(name, event, carrying, delivered, forgotten)
+
+    @property
+    def _overdue(self) -> bool:
+        """Whether T_backoff is many times what the first attempt of the first outage took."""
+        gaps = self.first.get().outage.spacing.gaps if self.first.done else ()
+        return bool(gaps) and OVERDUE * gaps[0] <= self.run.budgets.backoff

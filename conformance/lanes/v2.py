@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
 from conformance.appservice.script import always, answer, reset
 from conformance.judges.transactions import acknowledged
 from conformance.lanes.lane import Scene
-from conformance.lanes.outages import ERROR, Outage, OutageLane
+from conformance.lanes.outages import Outage, OutageLane
 from conformance.verdict import Inconclusive
 from conformance.wire.exchange import Exchange
 
@@ -34,6 +34,8 @@ class Backlog:
     retried: bool
     #: Events that had not arrived when nothing more came.
     missing: set[str]
+    #: Whether any attempt had come by then, of these or of something sent after the outage.
+    came_back: bool
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,16 @@ class Again:
     event: str
     prompt: bool
     first: Outage
-    second: Outage
-    #: Whether the second attempt of the second outage came only when something new was to be pushed.
+    #: A second outage; when that began with a long gap, a third one too.
+    others: list[Outage]
+    #: Whether the second attempt of the last outage came only when something new was to be pushed.
     needs_traffic: bool
+
+    @property
+    def usual(self) -> float:
+        """Seconds that the first gap of another outage may have: twice that of the first, or as long as any of it."""
+        gaps = self.first.spacing.gaps
+        return max(2 * gaps[0], *gaps) + 0.5
 
 
 class V2(OutageLane):
@@ -108,8 +117,10 @@ class V2(OutageLane):
             self._send(outage, room, self.EVENTS - len(outage.sent))
         self.recovery(outage, outage.sent[0], self.recovery_time(outage))
         missing = self.await_all(outage, set(outage.sent), self.run.budgets.deliver)
+        if missing and not outage.after and self.moved_on(outage, room):
+            missing = self.await_all(outage, set(outage.sent), self.run.budgets.deliver)
         listener.close_each = False
-        return Backlog(outage, retried, missing)
+        return Backlog(outage, retried, missing, bool(outage.after))
 
     def _send(self, outage: Outage, room: str, count: int) -> None:
         for _ in range(count):
@@ -126,13 +137,24 @@ class V2(OutageLane):
             marker,
             self.run.budgets.deliver,
         )
-        needs_traffic = False
-        with self.outage(v2, ERROR) as second:
-            second.sent.append(self.human.send(room))
-            if came is not None:
-                self.first_failure(second)
-                limit = 2 * first.spacing.gaps[0] + 1.0 if first.spacing.gaps else self.run.budgets.backoff
-                if not self.await_attempts(second, 2, max(limit, self.run.budgets.deliver), "failing again"):
+        others: list[Outage] = []
+        again = Again(event, came is not None, first, others, needs_traffic=False)
+        listener = v2.listener
+        assert listener is not None
+        listener.close_each = True
+        while came is not None and len(others) < 2 and not again.needs_traffic:
+            with self.outage(v2, reset()) as other:  # like the first: other failures may have gaps of their own
+                others.append(other)
+                other.sent.append(self.human.send(room))
+                self.first_failure(other)
+                limit = 2 * again.usual + 1.0 if first.spacing.gaps else self.run.budgets.backoff
+                if not self.await_attempts(other, 2, max(limit, self.run.budgets.deliver), "failing again"):
                     self.human.send(room)
-                    needs_traffic = self.await_attempts(second, 2, 1.0, "failing again", second.sent[0])
-        return Again(event, came is not None, first, second, needs_traffic)
+                    needs_traffic = self.await_attempts(other, 2, 1.0, "failing again", other.sent[0])
+                    again = replace(again, needs_traffic=needs_traffic)
+            if not first.spacing.gaps or (other.spacing.gaps and other.spacing.gaps[0] <= again.usual):
+                break
+            if not self.recovery(other, other.sent[0], self.recovery_time(other)):
+                break
+        listener.close_each = False
+        return again

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from conformance.homeserver.users import User
 from conformance.lanes.lane import Scene
-from conformance.lanes.outages import ERROR, Outage, OutageLane
-from conformance.verdict import Inconclusive
+from conformance.lanes.outages import ERROR, OVERDUE, Outage, OutageLane
+from conformance.verdict import Blocked, Inconclusive
 
 if TYPE_CHECKING:
     from conformance.run import Run
@@ -66,15 +66,15 @@ class V5(OutageLane):
         people = [self.run.humans.another() for _ in range(self.PEOPLE)]
         for person, room in zip(people, rooms, strict=True):
             person.join(room)
-        races = []
+        races: list[Race] = []
         for number in range(self.OUTAGES):
             self.status = f"outage {number + 1} of {self.OUTAGES}"
-            races.append(self._race(people, rooms))
+            races.append(self._race(people, rooms, races))
             if races[-1].missing:
                 break  # decided
         self.races.set(races)
 
-    def _race(self, people: list[User], rooms: list[str]) -> Race:
+    def _race(self, people: list[User], rooms: list[str], before: list[Race]) -> Race:
         v5 = self.appservice("V5")
         talks = [_Talk(person, room) for person, room in zip(people, rooms, strict=True)]
         stop = threading.Event()
@@ -85,7 +85,10 @@ class V5(OutageLane):
                     thread.start()
                 self.first_failure(outage)
             # The first attempt after the outage begins the recovery; the talk goes on into it, for a moment.
-            self.until(lambda e: e.party == "V5", outage.healed_at or 0, self.run.budgets.backoff)
+            back = self.until(lambda e: e.party == "V5", outage.healed_at or 0, self.run.budgets.backoff)
+            if back is None and not self._overdue(before):
+                within = f"within --backoff-wait {self.run.budgets.backoff:g} s of an outage"
+                raise Blocked("RETRY-01", f"no attempt came {within}", *(each.first for each in outage.attempts[:1]))
             self.pause(random.uniform(0.2, 0.4))
         finally:
             stop.set()
@@ -98,6 +101,11 @@ class V5(OutageLane):
         everything = {event for events in sent.values() for event in events}
         outage.sent += sorted(everything)
         return Race(outage, sent, self._missing(outage, everything))
+
+    def _overdue(self, before: list[Race]) -> bool:
+        """Whether T_backoff is many times what the longest first gap of the outages before was."""
+        gaps = [race.outage.attempts[1].started - race.outage.attempts[0].started for race in before]
+        return bool(gaps) and OVERDUE * max(gaps) <= self.run.budgets.backoff
 
     def _missing(self, outage: Outage, sent: set[str]) -> set[str]:
         """What has not been acknowledged once nothing came for twice the first gap (and T_quiet)."""

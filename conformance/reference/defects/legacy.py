@@ -481,3 +481,19 @@ class UnknownPingsAreGood(Ping):
     def check(self, reply: Reply) -> None:
         if not (isinstance(reply.json, dict) and reply.json.get("errcode") == "M_UNRECOGNIZED"):
             super().check(reply)
+
+
+@defect("LEGACY-02")
+class LegacyTransactionsNeedAnErrcode(Outgoing):
+    """The legacy route of transactions is not tried when the 404 is not JSON."""
+
+    def falls_back(self, about: To, reply: Reply) -> bool:
+        return super().falls_back(about, reply) and (reply.status != 404 or isinstance(reply.json, dict))
+
+
+@defect("LEGACY-02", also=("LEGACY-03", "LEGACY-04"))
+class NoLegacyRouteForUnknownMethods(Outgoing):
+    """Where the present route is answered 405, the legacy one is not tried."""
+
+    def falls_back(self, about: To, reply: Reply) -> bool:
+        return super().falls_back(about, reply) and reply.status != 405

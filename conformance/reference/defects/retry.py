@@ -173,6 +173,42 @@ class ForbiddenTransactionsGetNewIds(Transactions):
         return self.acknowledges(reply)
 
 
+@defect("RETRY-04")
+class ConflictsAreDelivery(Transactions):
+    """A transaction that is answered 409 has been there before: it counts as delivered."""
+
+    def acknowledges(self, reply: Reply) -> bool:
+        return super().acknowledges(reply) or reply.status == 409
+
+
+@defect("RETRY-04")
+class BadGatewaysAreFinal(Transactions):
+    """A transaction that is answered 502 or 504 is not sent again."""
+
+    def acknowledges(self, reply: Reply) -> bool:
+        return super().acknowledges(reply) or reply.status in (502, 504)
+
+
+@defect("RETRY-04")
+class PoisonIsFinal(Transactions):
+    """A transaction that is answered 405, 410 or 422 is not sent again."""
+
+    def acknowledges(self, reply: Reply) -> bool:
+        return super().acknowledges(reply) or reply.status in (405, 410, 422)
+
+
+@defect("RETRY-04", also=("TXN-11",))
+class ClientErrorsOfRetriesAreFinal(_Failures):
+    """A retry that is answered 4xx is not sent again, while a first attempt so answered is."""
+
+    def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
+        self.again = self.failures.get(appservice.id, 0) > 0
+        return super().send(appservice, txn_id, body)
+
+    def acknowledges(self, reply: Reply) -> bool:
+        return super().acknowledges(reply) or (self.again and 400 <= reply.status < 500)
+
+
 @defect("RETRY-05")
 class BackoffIsConstant(Backoff):
     """Every retry comes after the same time."""
@@ -182,9 +218,9 @@ class BackoffIsConstant(Backoff):
 
 @defect("RETRY-05")
 class BackoffHardlyGrows(Backoff):
-    """Each gap is a tenth longer than the one before."""
+    """Each gap is a fiftieth longer than the one before."""
 
-    factor = 1.1
+    factor = 1.02
 
 
 @defect("RETRY-05", also=("RETRY-09",))
@@ -195,7 +231,7 @@ class BackoffStartsOverAfterTheThirdFailure(Backoff):
         return super().delay((failures - 1) % 3 + 1)
 
 
-@defect("RETRY-06", "RETRY-05", also=("RETRY-09",))
+@defect("RETRY-06", also=("RETRY-05", "RETRY-09"))  # its gaps are too short to be compared
 class NoBackoffAtAll(Backoff):
     """A failed transaction is sent again at once, over and over."""
 
@@ -369,6 +405,28 @@ class FailedPingsMarkAnAppserviceAsDown(_Marked):
 
     def marks(self, about: To, reply: Reply) -> bool:
         return about is To.PING and reply.status == 404
+
+
+@defect("RETRY-18", also=("INV-07",))
+class FailedQueriesBeginABackoff(Outgoing):
+    """A query or a ping that fails delays the transactions as one of them does that fails: longer each time."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.failures: dict[str, int] = {}
+        self.not_before: dict[str, float] = {}
+
+    def ask(self, appservice: Registration, about: To, method: str, path: str, **more: Any) -> Reply:
+        if about is To.TRANSACTION:
+            self.hs.stopping.wait(max(0.0, self.not_before.get(appservice.id, 0.0) - time.monotonic()))
+            self.failures[appservice.id] = 0
+            return super().ask(appservice, about, method, path, **more)
+        reply = super().ask(appservice, about, method, path, **more)
+        if not reply.ok and about in (To.USER, To.PING):
+            failures = self.failures[appservice.id] = self.failures.get(appservice.id, 0) + 1
+            delay = self.hs.clock.scaled(self.hs.backoff.delay(failures))
+            self.not_before[appservice.id] = time.monotonic() + delay
+        return reply
 
 
 @defect("RETRY-15", also=("RESTART-02", "RESTART-06", "RESTART-07"))
