@@ -103,10 +103,10 @@ def test_a_transaction_is_the_same_after_a_restart(lanes: Lanes) -> None:
 
 @requirement("RESTART-08", lane=Restarts)
 def test_what_appservices_had_is_still_there(lanes: Lanes) -> None:
-    """Senders, ghosts, aliases and exclusive names are after all restarts what they were before them."""
-    answers = lanes[Restarts].property.get().answers
+    """Senders, ghosts, aliases, exclusive names and interest are after all restarts what they were before them."""
+    there = lanes[Restarts].property.get()
     compared = 0
-    for what, (before, after) in answers.items():
+    for what, (before, after) in there.answers.items():
         if what.startswith("an alias in") and before.errcode != "M_EXCLUSIVE":
             continue  # it was not enforced before either: NSALIAS-01
         if before.status >= 500:
@@ -117,6 +117,9 @@ def test_what_appservices_had_is_still_there(lanes: Lanes) -> None:
         expected = f"{before} for {what}, as before the restarts"
         expect(kept, expected, f"{after} {_shown(after.json) if same else ''}".strip(), after.exchange, before.exchange)
     control(compared, "nothing could be asked for before the restarts")
+    for why, pushed in there.heard.items():
+        control(pushed or there.hears, "after the restarts nothing is pushed any more, of new rooms neither")
+        expect(pushed, f"a message pushed, in a room from before the restarts that {why}", "it was not")
     record(f"{compared} answers are the same")
 
 

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -144,6 +144,10 @@ class Property:
 
     #: What was asked for, and the homeserver's answers before and after.
     answers: dict[str, tuple[Response, Response]]
+    #: Rooms from before that were interesting then, why, and what of a message after the restarts was pushed.
+    heard: dict[str, Exchange | None]
+    #: Whether a message in a room from after the restarts was pushed.
+    hears: bool
 
 
 class _NotInOrder(Inconclusive):
@@ -182,6 +186,8 @@ class Restarts(OutageLane):
         self._restarts: list[str] = []
         self._restarted_at = 0
         self._up_at = 0.0
+        #: Rooms that interested the keeper before the first stop, by why.
+        self._interesting: dict[str, str] = {}
         #: Who sends the bursts, and where.
         self._talk: tuple[User, str] | None = None
 
@@ -542,6 +548,12 @@ class Restarts(OutageLane):
         alias = self.run.alias(keeper.fresh_localpart())
         keeper.sender.do(f"create {alias}", "PUT", f"/directory/room/{segment(alias)}", json={"room_id": room})
 
+        keeper_hears = {"one of its ghosts is in": self.room_of(keeper), "one of its aliases leads into": room}
+        for why, each in keeper_hears.items():
+            with suppress(Undecided):  # a room that does not interest it now will not do so later
+                self.arrives(keeper, human.send(each))
+                self._interesting[why] = each
+
         def claimed() -> Response:
             path = f"/directory/room/{segment(self.run.alias(names.fresh(keeper.prefix)))}"
             return human.call("PUT", path, json={"room_id": room})
@@ -560,7 +572,19 @@ class Restarts(OutageLane):
 
     def _compare(self, before: dict[str, tuple[Callable[[], Response], Response]]) -> Property:
         self.status = "asking for what was there before the restarts"
-        return Property({what: (answered, ask()) for what, (ask, answered) in before.items()})
+        answers = {what: (answered, ask()) for what, (ask, answered) in before.items()}
+        keeper, within = self.appservice(self._parts.keeper), self.run.budgets.deliver
+        heard = {
+            why: self.until(partial(_carries, keeper.code, self.human.send(room)), 0, within)
+            for why, room in self._interesting.items()
+        }
+        hears = True
+        if None in heard.values():
+            try:
+                self.room_of(keeper)
+            except Undecided:
+                hears = False
+        return Property(answers, heard, hears)
 
 
 def _carries(code: str, event: str, exchange: Exchange) -> bool:

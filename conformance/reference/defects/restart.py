@@ -8,7 +8,8 @@ from typing import Any
 
 from conformance.appservice.registration import Registration
 from conformance.reference.defects import defect
-from conformance.reference.store import JsonObject, Queue
+from conformance.reference.interest import Interest
+from conformance.reference.store import Event, JsonObject, Queue, Room
 from conformance.reference.transactions import Restarted, Transactions
 
 
@@ -223,6 +224,41 @@ class AliasesAreForgotten(Restarted):
 
     def resume(self, in_order: bool) -> None:
         self.store.aliases.clear()
+
+
+@defect("RESTART-08", also=("RESTART-01", "RESTART-02", "RESTART-03", "RESTART-04", "RESTART-06", "RESTART-07"))
+class InterestIsInMemory(Interest):
+    """Rooms interest an appservice for its ghosts only when somebody has joined them since the start."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.seen: set[str] = set()
+
+    def in_event(self, appservice: Registration, event: Event) -> bool:
+        if event.membership == "join":
+            self.seen.add(event.room_id)
+        return super().in_event(appservice, event)
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        return room.room_id in self.seen and super().by_member(appservice, room)
+
+
+@defect("RESTART-08")
+class InterestByAliasIsInMemory(Restarted):
+    """Rooms interest an appservice for their aliases only where those were made since the start."""
+
+    def resume(self, in_order: bool) -> None:
+        before = set(self.store.aliases)
+        covers = self.hs.namespaces.covers
+        by_alias = self.hs.interest.by_alias
+
+        def since(appservice: Registration, room: Room) -> bool:
+            made = (alias for alias, (room_id, _) in self.store.aliases.items() if room_id == room.room_id)
+            return by_alias(appservice, room) and any(
+                alias not in before and covers(appservice, "aliases", alias) for alias in made
+            )
+
+        self.hs.interest.by_alias = since  # type: ignore[method-assign]
 
 
 @defect("RESTART-08")
