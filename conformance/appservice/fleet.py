@@ -113,6 +113,10 @@ class Appservice:
         route = self.route(exchange)
         return route.kind is kind and subject in (None, route.subject)
 
+    def is_push(self, exchange: Exchange) -> bool:
+        """Whether an exchange is an attempt to push a transaction to this appservice."""
+        return self._is(exchange, Kind.TRANSACTION, None)
+
     def transactions(self, since: int = 0) -> list[Exchange]:
         """The transactions that arrived complete since a marker, retries among them."""
         return [exchange for exchange in self.requests(Kind.TRANSACTION, since) if exchange.received is not None]

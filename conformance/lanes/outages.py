@@ -153,7 +153,7 @@ class OutageLane(Lane):
             if left <= 0:
                 return False
             seen = self.run.journal.marker()
-            self.until(lambda exchange: exchange.party == outage.appservice.code, seen, min(left, 1.0))
+            self.until(outage.appservice.is_push, seen, min(left, 1.0))
 
     def _waiting_for(self, outage: Outage, found: list[Attempt], what: str) -> str:
         if not found:
@@ -197,7 +197,7 @@ class OutageLane(Lane):
 
     def _is_progress(self, outage: Outage, seen: int, missing: list[bytes], exchange: Exchange) -> bool:
         """A new request, or the acknowledgement of one that was on its way."""
-        if exchange.party != outage.appservice.code:
+        if not outage.appservice.is_push(exchange):
             return False
         on_its_way = acknowledged(exchange) and any(event in exchange.request_body for event in missing)
         return exchange.number > seen or on_its_way

@@ -85,7 +85,7 @@ class V5(OutageLane):
                     thread.start()
                 self.first_failure(outage)
             # The first attempt after the outage begins the recovery; the talk goes on into it, for a moment.
-            back = self.until(lambda e: e.party == "V5", outage.healed_at or 0, self.run.budgets.backoff)
+            back = self.until(v5.is_push, outage.healed_at or 0, self.run.budgets.backoff)
             if back is None and not self._overdue(before):
                 within = f"within --backoff-wait {self.run.budgets.backoff:g} s of an outage"
                 raise Blocked("RETRY-01", f"no attempt came {within}", *(each.first for each in outage.attempts[:1]))

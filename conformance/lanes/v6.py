@@ -47,7 +47,7 @@ class V6(OutageLane):
             marker = self.run.journal.marker()
             outage.sent.append(self.human.send(room))
             self.status = f"silent in the middle of an answer, for {self.run.budgets.block:.0f} s at most"
-            moved_on = self.until(lambda e: e.party == "V6", marker, self.run.budgets.block)
+            moved_on = self.until(v6.is_push, marker, self.run.budgets.block)
             if moved_on is not None:
                 self.imposed(moved_on.started - outage.failed[0].started)
         listener.close_each = False

@@ -351,7 +351,7 @@ class EventsOfARecoveryAreLost(Queues):
             super().put(appservice, kind, item)
 
 
-@defect("RETRY-17")
+@defect("RETRY-17", needs=("REG-01",))  # calls as V6 are no pushes to it
 class HalfAnAnswerIsWaitedForForEver(Outgoing):
     """There is no limit on the time that the rest of an answer may take once its head has arrived."""
 
