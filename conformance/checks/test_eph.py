@@ -5,11 +5,15 @@ What one check looks for is recognised in whatever form it comes: the forms have
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from conformance.appservice.fleet import Appservice, Event, ephemeral_of, events_of
-from conformance.homeserver.client import segment
+from conformance.appservice.routes import Kind
+from conformance.appservice.script import Hold, always, answer
+from conformance.homeserver.client import Response, segment
 from conformance.homeserver.users import User
 from conformance.judges import ephemeral
 from conformance.judges.ephemeral import mentions, receipt, typists
@@ -33,17 +37,27 @@ class Pushed(NamedTuple):
     item: Event
 
 
-@requirement("EPH-01")
-def test_typing_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
-    """When a human types in a room with a ghost, the typing notice is pushed; also when another one joins in."""
-    room = _room(human, a)
-    human1.join(room)
-    for user in (human, human1):
+@requirement("EPH-01", before=V4)
+def test_typing_reaches_the_appservice(run: Run, a: Appservice, v4: Appservice, human: User, human1: User) -> None:
+    """When somebody types in a room with a ghost, every appservice is told, also when others type there already."""
+    room, ghost = _room(human, a, v4), a.ghost()
+    for user in (human1, ghost):
+        user.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    for user in (human, human1, ghost):
         marker = run.journal.marker()
         _type(user, room)
-        seen = _await(a, marker, "m.typing", str(user))
-        expect(seen, f"m.typing with {user} in {room} at {a}", f"none within {a.deliver_wait:g} s")
-    for user in (human, human1):
+        for member in (a, v4):
+            seen = _await(member, marker, "m.typing", str(user))
+            expect(seen, f"m.typing with {user} in {room} at {member}", f"none within {member.deliver_wait:g} s")
+    for prefix in ("hqa2-", "hqopen-"):  # while the human still types in the first room
+        other, mate = human.create_room(), a.ghost(prefix)
+        mate.join(other)
+        human.send(other)
+        _message(a, human, other)
+        seen = _typing_comes(a, human, other)
+        expect(seen, f"m.typing with {human} in {other}, which only {mate} is in", f"none within {a.deliver_wait:g} s")
+    for user in (human, human1, ghost):
         _type(user, room, False)
 
 
@@ -68,22 +82,46 @@ def test_a_typing_notice_has_the_client_format(a: Appservice, human: User) -> No
 
 
 @requirement("EPH-04")
-def test_the_end_of_typing_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
-    """When somebody stops typing, a notice without that user is pushed, whether or not others type on."""
-    room = _room(human, a)
+def test_the_end_of_typing_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> Quiet:
+    """When somebody stops typing, or time is over, a notice without that user is pushed, whoever else types on."""
+    room, briefly = _room(human, a), _room(human, a)
     human1.join(room)
     for user in (human, human1):
-        marker = run.journal.marker()
-        _type(user, room)
-        begun = _await(a, marker, "m.typing", str(user))
-        control(begun, "typing in a room with a ghost is not pushed (EPH-01)")
-        control(begun and str(user) in (typists(begun.item) or ()), "m.typing has another format (EPH-03)")
-        control(begun and begun.item.get("room_id", room) == room, "m.typing names another room (EPH-02)")
+        _begin_to_type(a, user, room)
     for user in (human, human1):
         marker = run.journal.marker()
         _type(user, room, False)
         seen = a.await_ephemeral(_end_of(room, str(user)), marker)
         expect(seen, f"m.typing of {room} without {user}, who stopped", "none")
+    marker = run.journal.marker()
+    _type(human, briefly, timeout=1000)
+    yield
+    if _await(a, marker, "m.typing", str(human)) is None:
+        record("who types for a second only does not appear at all")
+    elif a.await_ephemeral(_end_of(briefly, str(human)), marker) is None:
+        if not run.eventually(lambda: str(human) not in _shown_typing(human, briefly) or None):
+            record("who says nothing more for a second types on all the same")  # timeouts may have a minimum
+            return
+        seen = a.await_ephemeral(_end_of(briefly, str(human)), marker)
+        expect(seen, f"m.typing of {briefly} without {human}, whose time is over", "none, but for clients it is")
+
+
+def _begin_to_type(a: Appservice, user: User, room: str) -> None:
+    """Have a user type, of which A must be told in the right form: what its end looks like is clear then."""
+    marker = a.journal.marker()
+    _type(user, room)
+    begun = _await(a, marker, "m.typing", str(user))
+    control(begun, "typing in a room with a ghost is not pushed (EPH-01)")
+    control(begun and str(user) in (typists(begun.item) or ()), "m.typing has another format (EPH-03)")
+    control(begun and begun.item.get("room_id", room) == room, "m.typing names another room (EPH-02)")
+
+
+def _shown_typing(user: User, room: str) -> list[Any]:
+    """Who types in a room, as one of its members sees it."""
+    only = json.dumps({"room": {"rooms": [room], "timeline": {"limit": 1}}})
+    rooms = user.do("sync", "GET", "/sync", query={"filter": only, "timeout": "0"}).json.get("rooms", {})
+    events = rooms.get("join", {}).get(room, {}).get("ephemeral", {}).get("events", ())
+    return [each for item in events if item.get("type") == "m.typing" for each in typists(item) or ()]
 
 
 def _end_of(room: str, user_id: str) -> Callable[[Event], bool]:
@@ -97,13 +135,17 @@ def _end_of(room: str, user_id: str) -> Callable[[Event], bool]:
 
 
 @requirement("EPH-05")
-def test_typing_in_a_room_with_an_alias_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
-    """A room that interests the appservice by its alias only does so for typing as well."""
-    _typing_pushed(a, human, _room(human, a))
+def test_a_room_with_an_alias_is_of_interest_for_ephemeral_data(
+    run: Run, a: Appservice, human: User, human2: User
+) -> None:
+    """A room that interests the appservice by its alias only does so for typing and receipts as well."""
+    known = _room(human, a)
+    _typing_pushed(a, human, known)
     room = human.create_room(room_alias_name=run.names.fresh("hqopen-"))
     a.await_event(human.send(room))
     seen = _typing_comes(a, human, room)
     expect(seen, f"m.typing with {human} in {room}, which has an alias of the namespace", "none")
+    _must_tell_of_receipts(a, human, human2, room, known)
 
 
 @requirement("EPH-06")
@@ -122,17 +164,47 @@ def test_typing_in_other_rooms_is_nobodys_business(run: Run, a: Appservice, huma
         prefer(item.get("room_id") != room, f"no typing of {room}, which interests nobody", "it was pushed", exchange)
 
 
-@requirement("EPH-07")
-def test_receipts_reach_the_appservice(run: Run, a: Appservice, human: User, human2: User) -> None:
-    """A human's read receipt in a room with a ghost is pushed; so is the next one of the same human."""
-    room = _room(human, a)
-    human2.join(room)
+@requirement("EPH-07", shared=True, before=V4)
+def test_receipts_reach_the_appservice(
+    run: Run, a: Appservice, v4: Appservice, human: User, human1: User, human2: User
+) -> None:
+    """Each user's read receipt in a room with a ghost is pushed to every appservice; so is the user's next one."""
+    room, ghost = _room(human, a, v4), a.ghost()
+    readers = (human1, human2, ghost)
+    for user in readers:
+        user.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
     for _ in range(2):
         event = _message(a, human, room)
-        marker = run.journal.marker()
-        _read(human2, room, event)
-        seen = _await(a, marker, "m.receipt", event, str(human2))
-        expect(seen, f"m.receipt of {human2} for {event} at {a}", f"none within {a.deliver_wait:g} s")
+        v4.await_event(event)
+        for user in readers:
+            marker = run.journal.marker()
+            _read(user, room, event)
+            for member in (a, v4):
+                seen = _await(member, marker, "m.receipt", event, str(user))
+                expect(seen, f"m.receipt of {user} for {event} at {member}", f"none within {a.deliver_wait:g} s")
+
+
+@requirement("EPH-07", shared=True)
+def test_receipts_that_wait_are_all_pushed(run: Run, a: Appservice, human: User, human1: User, human2: User) -> None:
+    """What several users read while the appservice is slow to answer is pushed afterwards, every one of them."""
+    room, readers = _room(human, a), [human1, human2, a.ghost(), a.ghost()]
+    for user in readers:
+        user.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    event = _message(a, human, room)
+    plain = _receipt_pushed(a, human, room, event)
+    event, marker, hold = _message(a, human, room), run.journal.marker(), Hold(4.0)
+    with a.scripted(Kind.TRANSACTION, always(answer(hold=hold))):
+        try:
+            human.send(room)
+            for user in readers:
+                _read(user, room, event)
+        finally:
+            hold.release()
+    for user in readers:
+        seen = _await(a, marker, "m.receipt", event, str(user))
+        expect(seen, f"m.receipt of {user}, one of {len(readers)} who read at once", "none", plain.exchange)
 
 
 @requirement("EPH-08")
@@ -190,20 +262,21 @@ def test_a_humans_private_receipt_is_pushed_to_nobody(
     """Private receipts of those whom no namespace matches are for no appservice."""
     room = _room(human, a, v4)
     human2.join(room)
-    secret = _message(a, human, room)
-    _read(human2, room, secret, "m.read.private")
+    secrets = [_message(a, human, room) for _ in range(2)]
+    for secret, thread in zip(secrets, ({}, {"thread_id": "main"}), strict=True):
+        _read(human2, room, secret, "m.read.private", **thread)
     _must_see_receipt((a, v4), human2, room, _message(a, human, room))
     run.markers.pass_by("A", "V4")
     yield
     for member in run.fleet:
         for exchange, item in member.ephemeral():
-            seen = mentions(item, secret, str(human2))
+            seen = any(mentions(item, secret, str(human2)) for secret in secrets)
             expect(not seen, f"no private receipt of {human2} at {member}", "it was pushed", exchange)
 
 
 @requirement("EPH-12")
 def test_a_ghosts_private_receipt_reaches_its_appservice(run: Run, a: Appservice, human: User, human2: User) -> None:
-    """Private receipts of the appservice's own users are pushed to it."""
+    """Private receipts of the appservice's own users are pushed to it, those for a thread too."""
     room = human.create_room()
     human2.join(room)
     ghosts = [a.ghost("hqa-"), a.ghost("hqa2-")]
@@ -213,12 +286,16 @@ def test_a_ghosts_private_receipt_reaches_its_appservice(run: Run, a: Appservice
     event = _message(a, human, room)
     plain = _receipt_pushed(a, human2, room, event)
     readable = receipt(plain.item, event, "m.read", str(human2)) is not None
-    for ghost in ghosts:
+    event, marker = _message(a, human, room), run.journal.marker()
+    _read(human2, room, event, thread_id="main")
+    threaded = _await(a, marker, "m.receipt", event, str(human2))  # whether such receipts are pushed is EPH-10
+    threads: list[dict[str, str]] = [{}, {"thread_id": "main"}] if threaded else [{}]
+    for ghost, thread in itertools.product(ghosts, threads):
         event, marker = _message(a, human, room), run.journal.marker()
-        _read(ghost, room, event, "m.read.private")
+        _read(ghost, room, event, "m.read.private", **thread)
         seen = _await(a, marker, "m.receipt", event, str(ghost))
         if seen is None:
-            expect(False, f"m.receipt of {ghost}, who reads privately, at its own {a}", "none", plain.exchange)
+            expect(False, f"m.receipt of {ghost}, who reads privately {thread}, at its {a}", "none", plain.exchange)
         elif readable:
             private = receipt(seen.item, event, "m.read.private", str(ghost)) is not None
             expect(private, f"m.read.private of {ghost}", "a receipt of another type", seen.exchange)
@@ -243,32 +320,56 @@ def test_a_ghosts_private_receipt_reaches_no_other_appservice(
         expect(not seen, f"no private receipt of {ghost}, a ghost of A, at {v4}", "it was pushed", exchange)
 
 
-@requirement("EPH-14")
+@requirement("EPH-14", shared=True)
 def test_presence_of_humans_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
     """The presence of a human who shares a room with a ghost is pushed, with its status message."""
     room = _room(human, a)
     human1.join(room)
     marker = run.journal.marker()
-    status = _set_presence(human1)
+    _must_tell_of_presence(a, human1, _set_presence(human1), marker)
+
+
+@requirement("EPH-14", shared=True)
+def test_presence_in_the_senders_room_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
+    """The same holds for a human who shares a room with the sender user only."""
+    _presence_pushed(a, human, _room(human, a))
+    try:
+        user = run.humans.registered(run.names.fresh("human-"))
+    except Inconclusive:
+        record("nobody more can be had, to be alone with the sender user")
+        return
+    room = human.create_room()
+    for each in (a.sender, user):
+        each.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    _message(a, human, room)
+    marker = run.journal.marker()
+    _must_tell_of_presence(a, user, _set_presence(user), marker)
+
+
+def _must_tell_of_presence(a: Appservice, user: User, shown: Shown, marker: int) -> None:
+    """A must be told of a user's new presence as it is shown to others."""
 
     def told(item: Event) -> bool:
-        """Whether an item tells the new presence, whatever a word that is none stands for (EPH-16)."""
-        presence = item.get("content", {}).get("presence") if isinstance(item.get("content"), dict) else None
-        right = presence not in ("online", "offline")
-        return item.get("type") == "m.presence" and mentions(item, str(human1), status) and right
+        """Whether an item tells it, whatever a word that is none stands for (EPH-16)."""
+        presence = item["content"].get("presence") if isinstance(item.get("content"), dict) else None
+        wrong = presence in ("online", "offline", "unavailable") and presence != shown.presence
+        return item.get("type") == "m.presence" and mentions(item, str(user), *shown.texts) and not wrong
 
     if a.await_ephemeral(told, marker) is None:
-        came = [item.get("content") for _, item in a.ephemeral(marker) if mentions(item, "m.presence", str(human1))]
-        expect(False, f"m.presence of {human1}: unavailable, {status!r}", listing(came) or "none")
+        came = [item.get("content") for _, item in a.ephemeral(marker) if mentions(item, "m.presence", str(user))]
+        expect(False, f"m.presence of {user}: {shown.presence} {shown.status or ''}", listing(came) or "none")
 
 
 @requirement("EPH-15")
 def test_presence_of_ghosts_reaches_their_appservice(run: Run, a: Appservice, human: User) -> None:
-    """The presence of a ghost is pushed to its own appservice, even when the ghost is in no room."""
+    """The presence of a ghost, which can be set as a human's, is pushed to its own, even when it is in no room."""
     _presence_pushed(a, human, _room(human, a))
     for prefix in ("hqa-", "hqa2-"):
         ghost, marker = a.ghost(prefix), run.journal.marker()
-        _set_presence(ghost)
+        said, status = _say_presence(ghost)
+        expect(said.ok, f"200 for the presence of {ghost}, as for a human's", said, said.exchange)
+        _presence_of(ghost, status)
         seen = _await(a, marker, "m.presence", str(ghost))
         expect(seen, f"m.presence of {ghost}, who is in no room", "none")
 
@@ -303,7 +404,7 @@ def test_presence_of_strangers_is_not_pushed(run: Run, a: Appservice, human: Use
 
 
 def _who_has_left(run: Run, a: Appservice, human: User) -> tuple[str, str] | None:
-    """Somebody who was in a room with a ghost, and the status message since; None where nobody more can be had."""
+    """Somebody who was in a room with a ghost, and the status message since; None where that cannot be had."""
     try:
         user = run.humans.registered(run.names.fresh("human-"))
     except Inconclusive:
@@ -313,7 +414,8 @@ def _who_has_left(run: Run, a: Appservice, human: User) -> tuple[str, str] | Non
     _presence_pushed(a, user, room)
     user.leave(room)
     a.await_event(human.member_event(room, user))
-    return str(user), _set_presence(user)
+    status = _set_presence(user).status
+    return (str(user), status) if status is not None else None
 
 
 @requirement("EPH-18")
@@ -374,15 +476,17 @@ def test_there_are_three_types_of_ephemeral_data(run: Run, a: Appservice, human:
 
 
 @requirement("EPH-20")
-def test_typing_in_the_senders_room_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
-    """The sender user is the appservice's, although no namespace matches it: for typing as well."""
-    _typing_pushed(a, human, _room(human, a))
+def test_the_senders_room_is_of_interest_for_ephemeral_data(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """The sender user is the appservice's, although no namespace matches it: for typing and receipts as well."""
+    known = _room(human, a)
+    _typing_pushed(a, human, known)
     room = human.create_room()
     a.sender.join(room)
     human.send(room)
     _message(a, human, room)
     seen = _typing_comes(a, human, room)
     expect(seen, f"m.typing with {human} in {room}, where only the sender user is", "none")
+    _must_tell_of_receipts(a, human, human2, room, known)
 
 
 @requirement("EPH-21", lane=V4)
@@ -462,8 +566,8 @@ def _presence_path(user: User) -> str:
     return f"/presence/{segment(str(user))}/status"
 
 
-def _type(user: User, room: str, typing: bool = True) -> None:
-    body = {"typing": True, "timeout": _TYPING_FOR} if typing else {"typing": False}
+def _type(user: User, room: str, typing: bool = True, *, timeout: int = _TYPING_FOR) -> None:
+    body = {"typing": True, "timeout": timeout} if typing else {"typing": False}
     user.do("type" if typing else "stop typing", "PUT", _typing_path(user, room), json=body)
 
 
@@ -471,18 +575,45 @@ def _read(user: User, room: str, event: str, kind: str = "m.read", **content: An
     user.do(f"send {kind}", "POST", _receipt_path(room, event, kind), json=content)
 
 
-def _set_presence(user: User) -> str:
-    """Have a user say once that it is unavailable; the status message with it.
+class Shown(NamedTuple):
+    """Somebody's presence as a homeserver shows it; without a status message where it keeps none."""
+
+    presence: Any
+    status: str | None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What tells this presence from others."""
+        return () if self.status is None else (self.status,)
+
+
+def _say_presence(user: User) -> tuple[Response, str]:
+    """Have a user say once that it is unavailable; what came, and the status message with it."""
+    status = user.names.fresh("back soon ")
+    body = {"presence": "unavailable", "status_msg": status}
+    return user.call("PUT", _presence_path(user), json=body), status
+
+
+def _presence_of(user: User, status: str) -> Shown:
+    """What is shown of a user's presence that was set with a status message.
 
     :raises Inconclusive: the homeserver has presence switched off.
     """
-    status = user.names.fresh("back soon ")
-    answer = user.call("PUT", _presence_path(user), json={"presence": "unavailable", "status_msg": status})
-    control(answer.status == 200, f"no presence on this homeserver: {answer} for setting it", answer.exchange)
     shown = user.call("GET", _presence_path(user))
-    reflected = shown.json.get("presence") == "unavailable" or shown.json.get("status_msg") == status
+    presence, message = shown.json.get("presence"), shown.json.get("status_msg")
+    reflected = presence == "unavailable" or message == status
     control(reflected, "no presence on this homeserver: what was set is not shown", shown.exchange)
-    return status
+    return Shown(presence, status if message == status else None)
+
+
+def _set_presence(user: User) -> Shown:
+    """Have a user say once that it is unavailable; what is shown of that.
+
+    :raises Inconclusive: the homeserver has presence switched off.
+    """
+    said, status = _say_presence(user)
+    control(said.status == 200, f"no presence on this homeserver: {said} for setting it", said.exchange)
+    return _presence_of(user, status)
 
 
 # What is pushed
@@ -529,6 +660,18 @@ def _receipt_seen(appservice: Appservice, marker: int, user: User, event: str) -
     if seen is None:
         raise Blocked("EPH-07", f"a receipt in a room with a ghost is not pushed to {appservice}")
     return seen
+
+
+def _must_tell_of_receipts(a: Appservice, human: User, reader: User, room: str, known: str) -> None:
+    """A must be told of receipts in a room, if it is in one with a ghost, which all of them know."""
+    for place in (known, room):
+        reader.join(place)
+        human.send(place)
+    plain = _receipt_pushed(a, reader, known, _message(a, human, known))
+    event, marker = _message(a, human, room), a.journal.marker()
+    _read(reader, room, event)
+    seen = _await(a, marker, "m.receipt", event, str(reader))
+    expect(seen, f"m.receipt of {reader} in {room} at {a}", f"none within {a.deliver_wait:g} s", plain.exchange)
 
 
 def _must_see_receipt(members: tuple[Appservice, ...], user: User, room: str, event: str) -> None:

@@ -428,6 +428,32 @@ class SearchFieldsHaveALimit(_LookUps):
         return query | {"limit": "10"}
 
 
+@defect("3PN-10")
+class EmptySearchFieldsAreDropped(ThirdParty):
+    """Search fields without a value are not passed on."""
+
+    def fields(self, call: Call) -> dict[str, str]:
+        return {key: value for key, value in super().fields(call).items() if value}
+
+
+@defect("3PN-10")
+class SearchFieldsCalledLimitAreDropped(ThirdParty):
+    """Search fields that are called like a parameter of other calls are not passed on."""
+
+    def fields(self, call: Call) -> dict[str, str]:
+        return {key: value for key, value in super().fields(call).items() if key not in ("limit", "from", "dir")}
+
+
+@defect("3PN-11", "3PN-13")
+class AppservicesCannotLookUp(ThirdParty):
+    """Look-ups are for clients: appservices are refused with 403."""
+
+    def found(self, call: Call, about: To, kind: str, protocol: str) -> list[JsonObject]:
+        if call.requester.appservice is not None:
+            raise MatrixError(403, "M_FORBIDDEN", "for clients only")
+        return super().found(call, about, kind, protocol)
+
+
 @defect("3PN-11")
 class OnlyTheFirstUserIsFound(_UserLookUps):
     """Only the first of the users found is given to the client."""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import random
 import re
+import secrets
+import threading
 import time
 from typing import Any
 
+import nacl.bindings
+import nacl.exceptions
+import nacl.signing
+
 from conformance.appservice.registration import Namespace, Registration
+from conformance.homeserver.keys import canonical
+from conformance.reference.accounts import Accounts
 from conformance.reference.defects import variant
+from conformance.reference.devices import Devices, Keys
+from conformance.reference.ephemeral import Ephemeral
 from conformance.reference.events import Format
 from conformance.reference.interest import Interest
 from conformance.reference.namespaces import Namespaces, compiled
 from conformance.reference.outgoing import Outgoing, Reply, To
+from conformance.reference.policy import MatrixError
 from conformance.reference.queries import Queries
 from conformance.reference.rooms import Rooms
 from conformance.reference.store import Event, JsonObject, Room
 from conformance.reference.thirdparty import ThirdParty
 from conformance.reference.transactions import Backoff, Transactions
-from conformance.reference.web import Answer, Call, Connections, Errors
+from conformance.reference.web import Answer, Call, Connections, Errors, Paths, answer
 
 # Transactions
 
@@ -219,6 +231,20 @@ class BackoffCappedAtAMinute(Backoff):
     cap = 60.0
 
 
+@variant("backoff-by-six", loses=("RETRY-14", "EPH-21", "PING-19"))  # V4 comes to them too late
+class BackoffBySix(Backoff):
+    """Each gap is six times the one before."""
+
+    factor = 6.0
+
+
+@variant("gentle-backoff")
+class GentleBackoff(Backoff):
+    """Each gap is little longer than the one before."""
+
+    factor = 1.15
+
+
 # Requests to appservices
 
 
@@ -280,6 +306,168 @@ class MetadataNeverKept(ThirdParty):
             for protocol in appservice.protocols if appservice.url is not None else ():
                 self.metadata(appservice, protocol)
         return super().network_of(instance_id)
+
+
+@variant("metadata-fetched-beside", loses=("*",))
+class MetadataFetchedBeside(ThirdParty):
+    """Metadata is fetched while the list is answered already, which shows what is known by then."""
+
+    def metadata(self, appservice: Registration, protocol: str) -> Any:
+        known: dict[tuple[str, str], Any] = self.__dict__.setdefault("known", {})
+        key = (appservice.id, protocol)
+        if key not in known:
+            known[key] = None
+            inherited = super().metadata
+
+            def fetch() -> None:
+                known[key] = inherited(appservice, protocol)
+
+            threading.Thread(target=fetch, daemon=True).start()
+        return known[key]
+
+
+@variant("look-ups-in-one-direction", loses=("3PN-16", "3PN-17", "LEGACY-08", "LEGACY-09"))
+class LookUpsInOneDirection(Paths):
+    """There are no reverse look-ups, and what is not there is answered 404 without an errcode, as before v1.6."""
+
+    def of(self, path: str) -> set[str]:
+        return set() if path.endswith(("/thirdparty/user", "/thirdparty/location")) else super().of(path)
+
+
+@variant("look-ups-in-one-direction")
+class UnknownEndpointsWithoutErrcode(Errors):
+    """The errors of endpoints that are not there have no errcode."""
+
+    def answer(self, call: Call, error: Any) -> Answer:
+        found = super().answer(call, error)
+        return answer({}, 404) if error.errcode == "M_UNRECOGNIZED" and found.status == 404 else found
+
+
+# Accounts, devices and presence
+
+
+@variant("names-are-generated")
+class NamesAreGenerated(Accounts):
+    """Without a username the homeserver makes one, for appservices too, and of no namespace."""
+
+    _made: str | None = None
+
+    def ghost_name(self, call: Call) -> str:
+        if "username" in call.json:
+            return super().ghost_name(call)
+        self._made = f"user-{secrets.token_hex(6)}"
+        return self._made
+
+    def check_ghost_name(self, appservice: Registration, localpart: str) -> None:
+        if localpart != self._made:
+            super().check_ghost_name(appservice, localpart)
+
+
+@variant("logins-make-devices-anew")
+class LoginsMakeDevicesAnew(Accounts):
+    """A login with the ID of a known device makes that device anew, without its name."""
+
+    def logged_in(self, call: Call, user_id: str) -> JsonObject:
+        device_id = call.json.get("device_id")
+        if isinstance(device_id, str) and device_id in self.store.accounts[user_id].devices:
+            self.store.drop_device(user_id, device_id)
+        return super().logged_in(call, user_id)
+
+
+@variant("devices-are-deleted-elsewhere")
+class DevicesAreDeletedElsewhere(Devices):
+    """Humans delete their devices where they log in: here it is 405."""
+
+    def unauthorised(self, call: Call) -> Answer | None:
+        if call.requester.appservice is None:
+            raise MatrixError(405, "M_UNRECOGNIZED", "devices are managed elsewhere")
+        return super().unauthorised(call)
+
+
+@variant("device-ids-are-plain")
+class DeviceIdsArePlain(Devices):
+    """New device IDs have letters, digits and little else."""
+
+    def put(self, call: Call, device_id: str) -> JsonObject:
+        if not re.fullmatch(r"[\w.=-]+", device_id):
+            raise MatrixError(400, "M_INVALID_PARAM", "no device ID")
+        return super().put(call, device_id)
+
+
+@variant("device-ids-are-plain")
+class DeviceIdsOfLoginsArePlain(Accounts):
+    """So have those of logins."""
+
+    def logged_in(self, call: Call, user_id: str) -> JsonObject:
+        if not re.fullmatch(r"[\w.=-]+", str(call.json.get("device_id", "new"))):
+            raise MatrixError(400, "M_INVALID_PARAM", "no device ID")
+        return super().logged_in(call, user_id)
+
+
+@variant("callers-are-online")
+class CallersAreOnline(Ephemeral):
+    """Who has just called is online, whatever he says."""
+
+    def tell_presence(self, user_id: str, content: JsonObject) -> None:
+        content["presence"] = "online"
+        super().tell_presence(user_id, content)
+
+
+@variant("typing-lasts")
+class TypingLasts(Ephemeral):
+    """Who types does so for half a minute at least, unless told otherwise."""
+
+    def set_typing(self, call: Call, room_id: str, user_id: str) -> JsonObject:
+        answer = super().set_typing(call, room_id, user_id)
+        timer = self._timers.get((room_id, user_id))
+        if timer is not None:
+            self._stop_timer(room_id, user_id)
+        return answer
+
+
+# Keys
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def _verify(content: JsonObject, owner: str, key_id: str, public: str) -> None:
+    """Check a signature of an object.
+
+    :raises MatrixError: 400: it is wrong, or there is none.
+    """
+    try:
+        signature = _decoded(content["signatures"][owner][key_id])
+        nacl.signing.VerifyKey(_decoded(public)).verify(canonical(content), signature)
+    except (KeyError, ValueError, nacl.exceptions.CryptoError) as error:
+        raise MatrixError(400, "M_INVALID_SIGNATURE", f"no signature of {key_id}") from error
+
+
+@variant("keys-are-checked")
+class KeysAreChecked(Keys):
+    """Public keys must be points of the curve, and signatures right, of one-time, device and cross-signing keys."""
+
+    def check_owner(self, call: Call, keys: dict[str, JsonObject]) -> None:
+        for key in keys.values():
+            for public in key["keys"].values():
+                if not nacl.bindings.crypto_core_ed25519_is_valid_point(_decoded(public)):
+                    raise MatrixError(400, "M_INVALID_PARAM", f"{public} is no public key")
+        super().check_owner(call, keys)
+        master = keys.get("master") or self.store.accounts[call.requester.user_id].signing_keys.get("master")
+        for use, key in keys.items():
+            if use != "master":
+                ((name, public),) = master["keys"].items() if master else (("", ""),)
+                _verify(key, call.requester.user_id, name, public)
+
+    def upload(self, call: Call) -> JsonObject:
+        user_id, device_id = call.requester.user_id, self.device(call)
+        device = call.json.get("device_keys") or self.store.accounts[user_id].keys.get(device_id)
+        name = f"ed25519:{device_id}"
+        for key in (call.json.get("device_keys"), *(call.json.get("one_time_keys") or {}).values()):
+            if key is not None:
+                _verify(key, user_id, name, device["keys"][name] if device else "")
+        return super().upload(call)
 
 
 # Connections

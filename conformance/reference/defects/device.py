@@ -112,6 +112,17 @@ class UnknownDevicesAreForbidden(Identity):
             raise MatrixError(403, "M_FORBIDDEN", error.error) from error
 
 
+@defect("DEVICE-02", "DEVICE-03", "DEVICE-04")
+class DevicesAreNotLookedForInSyncsAndRooms(Identity):
+    """A `device_id` that the user does not have counts as none in syncs and in what is done in rooms."""
+
+    def device(self, call: Call, user_id: str) -> str | None:
+        if call.path.endswith(("/sync", "/createRoom")) or "/rooms/" in call.path:
+            device_id = call.query.get("device_id")
+            return device_id if device_id in self.store.accounts[user_id].devices else None
+        return super().device(call, user_id)
+
+
 @defect("DEVICE-02")
 class RemovedDevicesCanBeActedAs(_Lenient):
     """A device that was acted as once can be acted as for ever."""
@@ -582,6 +593,18 @@ class DeletingSeveralDeletesAll(_Several):
 
     def chosen(self, named: list[str], devices: list[str]) -> list[str]:
         return devices
+
+
+@defect("DEVICE-10", "DEVICE-11")
+class DeletionForOpenGhostsTakesAuthentication(Devices):
+    """Deleting devices of ghosts that are in no exclusive namespace takes interactive authentication."""
+
+    def unauthorised(self, call: Call) -> Answer | None:
+        appservice, user_id = call.requester.appservice, call.requester.user_id
+        namespaces = self.hs.namespaces
+        if appservice is None or namespaces.is_sender(appservice, user_id):
+            return super().unauthorised(call)
+        return None if namespaces.claims(appservice, "users", user_id) else _authentication(self, call)
 
 
 @defect("DEVICE-12")

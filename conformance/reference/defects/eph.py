@@ -6,9 +6,10 @@ from conformance.appservice.registration import Registration
 from conformance.reference.accounts import Profiles
 from conformance.reference.defects import defect
 from conformance.reference.ephemeral import Ephemeral
+from conformance.reference.policy import MatrixError
 from conformance.reference.store import JsonObject
 from conformance.reference.sync import Sync
-from conformance.reference.transactions import Transactions
+from conformance.reference.transactions import Queues, Transactions
 from conformance.reference.web import Call
 
 
@@ -66,6 +67,54 @@ class OnlyTheFirstTypistIsPushed(_Items):
 
     def typing(self, item: JsonObject) -> JsonObject | None:
         return item if len(item["content"]["user_ids"]) <= 1 else None
+
+
+@defect("EPH-01")
+class GhostsTypeUnseen(Ephemeral):
+    """A typing notice leaves out the appservice's own ghosts, and one of which nobody is left is not pushed."""
+
+    def push(self, appservice: Registration, item: JsonObject) -> None:
+        if item["type"] == "m.typing" and item["content"]["user_ids"]:
+            own = self.hs.namespaces.is_own_user
+            users = [each for each in item["content"]["user_ids"] if not own(appservice, each)]
+            if not users:
+                return
+            item = {**item, "content": {"user_ids": users}}
+        super().push(appservice, item)
+
+
+@defect("EPH-01", also=("EPH-07", "EPH-14"))
+class EphemeralInterestIsOfTheFirstNamespace(Ephemeral):
+    """For ephemeral data only members of the first users namespace count, and the sender user."""
+
+    def interested(self, appservice: Registration, room_id: str, users: list[str]) -> bool:
+        room, first = self.store.rooms[room_id], self.hs.namespaces.entries(appservice, "users")[:1]
+        if not super().interested(appservice, room_id, users):
+            return False
+        members = room.members("join")
+        ghosts = any(self.hs.namespaces.matches(entry, each) for entry in first for each in members)
+        sender = any(self.hs.namespaces.is_sender(appservice, each) for each in members)
+        return ghosts or sender or self.hs.interest.by_alias(appservice, room)
+
+
+@defect("EPH-01")
+class TypingIsPushedToTheFirstAppservice(Ephemeral):
+    """Typing notices are pushed to the first appservice that they interest."""
+
+    def tell_typing(self, room_id: str, users: list[str]) -> None:
+        receivers = [each for each in self.receivers() if self.interested(each, room_id, users)]
+        for appservice in receivers[:1]:
+            self.push(appservice, self.in_room(room_id, {"type": "m.typing", "content": {"user_ids": users}}))
+
+
+@defect("EPH-01", also=("EPH-05", "EPH-20"))
+class ATypistHasOneRoom(Ephemeral):
+    """Who types in one room is not pushed when typing in another too."""
+
+    def tell_typing(self, room_id: str, users: list[str]) -> None:
+        elsewhere = {each for other, room in self._rooms.items() if other != room_id for each in room.typing}
+        if not users or not elsewhere.issuperset(users):
+            super().tell_typing(room_id, users)
 
 
 @defect("EPH-02")
@@ -137,6 +186,25 @@ class OnlyStartsOfTypingArePushed(_TypingEnds):
 
 
 @defect("EPH-04")
+class TimeOutsOfTypingAreNotPushed(Ephemeral):
+    """It is not pushed that a typing notice has run out, although clients are told; that somebody stops is."""
+
+    _over = False
+
+    def _typed_enough(self, room_id: str, user_id: str) -> None:
+        with self.hs.lock:
+            self._over = True
+            try:
+                super()._typed_enough(room_id, user_id)
+            finally:
+                self._over = False
+
+    def tell_typing(self, room_id: str, users: list[str]) -> None:
+        if not self._over:
+            super().tell_typing(room_id, users)
+
+
+@defect("EPH-04")
 class OnlyTheLastEndOfTypingIsPushed(_TypingEnds):
     """It is not pushed when somebody stops typing while others go on."""
 
@@ -205,6 +273,68 @@ class OnlyTheFirstReceiptIsPushed(_Receipts):
     def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
         first = self._had.setdefault((item["room_id"], user_id), event_id)
         return item if first == event_id or kind != "m.read" or "thread_id" in data else None
+
+
+@defect("EPH-05")
+class ReceiptsIgnoreAliases(Ephemeral):
+    """Receipts are not pushed from rooms that interest an appservice by their alias or their ID only."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        for appservice in self.receivers():
+            by_member = self.hs.interest.by_member(appservice, self.store.rooms[room_id])
+            if by_member and (kind != "m.read.private" or self.may_see_private(appservice, user_id)):
+                self.push(appservice, self.in_room(room_id, {"type": "m.receipt", "content": content}))
+
+
+@defect("EPH-07")
+class ReceiptsOfGhostsAreNotPushed(_Receipts):
+    """Public receipts of ghosts are not pushed."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        own = any(self.hs.namespaces.is_own_user(each, user_id) for each in self.hs.appservices)
+        return None if own and kind == "m.read" else item
+
+
+@defect("EPH-07", also=("EPH-13",))
+class ReceiptsArePushedToTheFirstAppservice(Ephemeral):
+    """Public receipts are pushed to the first appservice that they interest."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        if kind != "m.read":
+            super().tell_receipt(room_id, user_id, kind, content)
+            return
+        receivers = [each for each in self.receivers() if self.interested(each, room_id, [user_id])]
+        for appservice in receivers[:1]:
+            self.push(appservice, self.in_room(room_id, {"type": "m.receipt", "content": content}))
+
+
+@defect("EPH-07")
+class OneReceiptForAnEventIsPushed(_Receipts):
+    """When several users read the same event only the first receipt is pushed."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._had: dict[str, str] = {}
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        first = self._had.setdefault(event_id, user_id)
+        return item if first == user_id or kind != "m.read" else None
+
+
+@defect("EPH-07")
+class WaitingReceiptsAreCollapsed(Queues):
+    """Of the receipts of a room that wait for the next transaction only the last is pushed, whoever's they are."""
+
+    def put(self, appservice: Registration, kind: str, item: JsonObject) -> None:
+        if kind == "ephemeral" and item["type"] == "m.receipt":
+            with self.hs.lock:
+                queue = self.store.queues[appservice.id]
+                queue.waiting[:] = [
+                    (other, waiting)
+                    for other, waiting in queue.waiting
+                    if (other, waiting.get("type"), waiting.get("room_id")) != (kind, "m.receipt", item["room_id"])
+                ]
+        super().put(appservice, kind, item)
 
 
 @defect("EPH-08")
@@ -302,6 +432,26 @@ class PrivateReceiptsOfHumansBecomePublic(Ephemeral):
         super().tell_receipt(room_id, user_id, kind, content)
 
 
+@defect("EPH-11", also=("EPH-13",))
+class ThreadedPrivateReceiptsArePublic(Ephemeral):
+    """Private receipts with a thread_id are pushed to everybody who gets the public ones."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        self._threaded = "thread_id" in next(iter(content.values()))[kind][user_id]
+        super().tell_receipt(room_id, user_id, kind, content)
+
+    def may_see_private(self, appservice: Registration, user_id: str) -> bool:
+        return self._threaded or super().may_see_private(appservice, user_id)
+
+
+@defect("EPH-12")
+class ThreadedPrivateReceiptsAreNotPushed(_Receipts):
+    """Private receipts with a thread_id are pushed to nobody."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return None if kind == "m.read.private" and "thread_id" in data else item
+
+
 @defect("EPH-12")
 class PrivateReceiptsAreNeverPushed(Ephemeral):
     """Private receipts are pushed to nobody."""
@@ -357,6 +507,28 @@ class PresenceLosesItsStatusMessage(_Items):
 
     def changed_presence(self, item: JsonObject) -> JsonObject | None:
         return item | {"content": {"presence": item["content"]["presence"]}}
+
+
+@defect("EPH-14")
+class PresenceIgnoresTheSender(Ephemeral):
+    """The presence of those who share a room with the sender user only is not pushed."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        rooms = [room for room in self.store.rooms.values() if room.membership(user_id) == "join"]
+        covers = self.hs.namespaces.covers
+        mates = any(covers(appservice, "users", each) for room in rooms for each in room.members("join"))
+        return mates or self.hs.namespaces.is_own_user(appservice, user_id)
+
+
+@defect("EPH-15")
+class PresenceOfGhostsIsRefused(Ephemeral):
+    """Presence can be set by humans and by the sender user, not by ghosts: the path is compared with the sender."""
+
+    def set_presence(self, call: Call, user_id: str) -> JsonObject:
+        appservice = call.requester.appservice
+        if appservice is not None and not self.hs.namespaces.is_sender(appservice, user_id):
+            raise MatrixError(403, "M_FORBIDDEN", "that is another user's")
+        return super().set_presence(call, user_id)
 
 
 @defect("EPH-15")
@@ -498,6 +670,19 @@ class EphemeralInterestIgnoresTheSender(Ephemeral):
             ghosts = any(interest.is_own_user(appservice, each) for each in members)
             return ghosts or interest.by_alias(appservice, room) or interest.by_room_id(appservice, room)
         return False
+
+
+@defect("EPH-20")
+class ReceiptsIgnoreTheSender(Ephemeral):
+    """Receipts are not pushed from rooms where only the sender user is."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        room = self.store.rooms[room_id]
+        for appservice in self.receivers():
+            ghosts = any(self.hs.namespaces.covers(appservice, "users", each) for each in room.members("join"))
+            seen = ghosts or self.hs.interest.by_alias(appservice, room)
+            if seen and (kind != "m.read.private" or self.may_see_private(appservice, user_id)):
+                self.push(appservice, self.in_room(room_id, {"type": "m.receipt", "content": content}))
 
 
 class _Retries(Transactions):

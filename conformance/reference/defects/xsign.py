@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from conformance.homeserver.keys import CROSS_SIGNING
 from conformance.reference.accounts import BY_PASSWORD
 from conformance.reference.defects import defect
 from conformance.reference.devices import Keys
@@ -93,6 +94,38 @@ class ReplacedKeysStay(Keys):
         return answer({}) if has and call.requester.appservice is not None else super().unauthorised(call, keys)
 
 
+@defect("XSIGN-01")
+class AllKeysButTheMasterAskForAPassword(Keys):
+    """Self-signing and user-signing keys of ghosts take interactive authentication, master keys alone do not."""
+
+    def unauthorised(self, call: Call, keys: dict[str, JsonObject]) -> Answer | None:
+        if call.requester.appservice is not None and set(keys) - {"master"}:
+            return self.hs.interaction.required(call, [BY_PASSWORD], call.requester.user_id)
+        return super().unauthorised(call, keys)
+
+
+@defect("XSIGN-02")
+class ReplacedKeysOfOpenGhostsAskForAPassword(_Asking):
+    """Replacing keys of a ghost that is in no exclusive namespace takes interactive authentication."""
+
+    def asks(self, user_id: str, again: bool) -> bool:
+        claimed = any(
+            self.hs.namespaces.is_sender(each, user_id) or self.hs.namespaces.claims(each, "users", user_id)
+            for each in self.hs.appservices
+        )
+        return again and not claimed
+
+
+@defect("XSIGN-02")
+class KeysWithoutAMasterKeyAskForAPassword(Keys):
+    """Replacing a ghost's self-signing and user-signing keys alone takes interactive authentication."""
+
+    def unauthorised(self, call: Call, keys: dict[str, JsonObject]) -> Answer | None:
+        if call.requester.appservice is not None and "master" not in keys:
+            return self.hs.interaction.required(call, [BY_PASSWORD], call.requester.user_id)
+        return super().unauthorised(call, keys)
+
+
 @defect("XSIGN-03")
 class NobodyIsAskedForNewKeys(Keys):
     """Nobody has to authenticate interactively to replace a key."""
@@ -123,13 +156,13 @@ class HumansAreAskedForTheirFirstKey(Keys):
 
 @defect("XSIGN-04")
 class TheBodySaysWhoseKeyItIs(Keys):
-    """A key is kept for the user whom it names, whoever uploads it."""
+    """Keys are kept for the user whom the first of them names, whoever uploads them."""
 
     def upload_signing_keys(self, call: Call) -> Any:
         if call.requester.appservice is None:
             return super().upload_signing_keys(call)
-        key = call.json.get("master_key", {})
-        self.store.put_signing_keys(key.get("user_id"), {"master": key})
+        keys = {name.removesuffix("_key"): key for name, key in call.json.items() if name in CROSS_SIGNING}
+        self.store.put_signing_keys(next(iter(keys.values()))["user_id"], keys)
         return {}
 
 
@@ -139,6 +172,14 @@ class TheOwnerOfAKeyIsNotCompared(Keys):
 
     def check_owner(self, call: Call, keys: dict[str, JsonObject]) -> None:
         return
+
+
+@defect("XSIGN-04")
+class OnlyTheOwnerOfTheLastKeyIsCompared(Keys):
+    """Of the keys of an upload only the last may not name another user, and a master key comes first."""
+
+    def check_owner(self, call: Call, keys: dict[str, JsonObject]) -> None:
+        super().check_owner(call, {use: key for use, key in keys.items() if use != "master"})
 
 
 @defect("XSIGN-04")
