@@ -118,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="three of the files have some 150 generated namespaces, for NSUSER-13, NSALIAS-16 and NSALIAS-19, drawn from "
-        "this seed (%(default)s); 0: leave them out",
+        help="three of the files have some 150 generated namespaces, for NSUSER-13, NSALIAS-16 and NSALIAS-19, drawn "
+        "from this seed (%(default)s); 0: leave them out",
     )
     registrations.add_argument(
         "--spec",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from conformance.lanes.lane import Lanes
 from conformance.markers import Markers
 from conformance.namespaces.fuzz import Fuzz, Plan
 from conformance.verdict import Blocked
+from conformance.wire.exchange import Exchange
 from conformance.wire.journal import Journal
 from conformance.wire.lateness import Lateness
 from conformance.wire.redaction import Redactor
@@ -80,6 +81,8 @@ class Run:
     plan: Plan = field(default_factory=Plan)
     #: The target itself, when it can be restarted.
     restartable: Restartable | None = None
+    #: Where in the journal this homeserver was down to be restarted.
+    restarted_at: list[int] = field(default_factory=list)
     _gone: str | None = None
 
     def __post_init__(self) -> None:
@@ -90,8 +93,24 @@ class Run:
     def beside(self, target: Target, fleet: Fleet, client: Client, humans: Humans, server_name: str) -> Run:
         """The same run on another homeserver, with other appservices and users: what comes is in the same journal."""
         return replace(
-            self, target=target, fleet=fleet, client=client, humans=humans, server_name=server_name, unloaded={}
+            self,
+            target=target,
+            fleet=fleet,
+            client=client,
+            humans=humans,
+            server_name=server_name,
+            unloaded={},
+            restarted_at=[],
         )
+
+    def lives(self, exchanges: Iterable[Exchange]) -> list[list[Exchange]]:
+        """Exchanges by the life of the homeserver in which they began: what must not be repeated within one life may
+        be after a crash.
+        """
+        lives: list[list[Exchange]] = [[] for _ in range(len(self.restarted_at) + 1)]
+        for exchange in exchanges:
+            lives[sum(exchange.number > restart for restart in self.restarted_at)].append(exchange)
+        return lives
 
     def appservice(self, code: str) -> Appservice:
         """An appservice of the fleet.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +16,8 @@ from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.users import User
 from conformance.requirement import requirement
 from conformance.run import Run
-from conformance.verdict import control, expect, listing, prefer, record
+from conformance.verdict import caution, control, expect, listing, prefer, record
+from conformance.wire.exchange import Exchange
 
 WHOAMI = "/account/whoami"
 
@@ -103,7 +106,7 @@ def test_the_token_alone_is_the_sender(a: Appservice, human: User) -> None:
     must_speak(a.sender, room, human)
 
 
-@requirement("IDENT-02")
+@requirement("IDENT-02", shared=True)
 def test_a_user_id_makes_the_caller_that_ghost(a: Appservice, human: User) -> None:
     """With the `as_token` and the `user_id` of a registered ghost the appservice acts as that ghost."""
     room = human.create_room()
@@ -113,6 +116,24 @@ def test_a_user_id_makes_the_caller_that_ghost(a: Appservice, human: User) -> No
     for ghost in ghosts:
         ghost.join(room)
         must_speak(ghost, room, human)
+
+
+@requirement("IDENT-02", shared=True)
+def test_ghosts_that_speak_at_once_are_not_mixed_up(a: Appservice, human: User) -> None:
+    """Of two ghosts of one appservice that send at the same time each has its own messages."""
+    ghosts, room = [acting_ghost(a), acting_ghost(a)], human.create_room()
+    for ghost in ghosts:
+        ghost.join(room)
+        ghost.send(room)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda number: try_to_send(ghosts[number % 2], room)[0], range(16)))
+    for number, answer in enumerate(answers):
+        control(answer.ok, f"a message of {ghosts[number % 2]} is answered {answer}", answer.exchange)
+    senders = {event.get("event_id"): event.get("sender") for event in human.timeline(room)}
+    for number, answer in enumerate(answers):
+        ghost, seen = ghosts[number % 2], senders.get(answer.json.get("event_id"))
+        expect(seen in (None, ghost.user_id), f"a message of {ghost}", f"sender {seen}", answer.exchange)
+    control(any(answer.json.get("event_id") in senders for answer in answers), "none is in the room's history yet")
 
 
 @requirement("IDENT-03", shared=True)
@@ -127,6 +148,10 @@ def test_nobody_outside_the_namespaces_can_be_acted_as(run: Run, a: Appservice, 
         answer, body = try_to_send(outsider, room)
         expect(not sent(human, room, body), f"no message of {a} as {user_id}", "the message is there", answer.exchange)
         expect(answer.refused, f"a 4xx for a message of {a} with user_id {user_id}", answer, answer.exchange)
+    for member in run.fleet:  # one that is down or has no url may be treated otherwise
+        if member is not a:
+            bot = a.as_user(member.sender.user_id)
+            must_be_refused(run, bot.whoami(), f"whoami of {a} with the sender user of {member} as user_id")
 
 
 @requirement("IDENT-03", shared=True, fuzz=True)
@@ -139,8 +164,9 @@ def test_an_appservice_is_no_generated_user_of_nobody(run: Run) -> None:
 def test_a_ghost_must_be_registered_to_be_acted_as(run: Run, a: Appservice, human: User) -> None:
     """Whoami with a `user_id` in the namespace that was never registered is refused."""
     acting_ghost(a)
-    phantom = a.unregistered()
-    must_be_refused(run, phantom.whoami(), f"whoami with user_id {phantom}, never registered")
+    acting_ghost(a, "hqopen-")
+    for phantom in (a.unregistered("hqopen-"), a.unregistered()):
+        must_be_refused(run, phantom.whoami(), f"whoami with user_id {phantom}, never registered")
     join = phantom.call("POST", f"/join/{segment(human.create_room())}", json={})
     prefer(join.refused, f"a 4xx for a join with user_id {phantom}, never registered", join, join.exchange)
     if join.refused:  # else that may have registered it
@@ -153,8 +179,8 @@ def test_the_ghosts_of_another_appservice_cannot_be_acted_as(
 ) -> None:
     """An appservice cannot act as a ghost that only another appservice's namespaces cover."""
     room = human.create_room()
-    for owner, other in ((a, b), (b, a)):
-        ghost = acting_ghost(owner)
+    for owner, other, prefix in ((a, b, None), (a, b, "hqa2-"), (b, a, None)):
+        ghost = acting_ghost(owner, prefix)
         acting_ghost(other)
         ghost.join(room)
         stolen = other.as_user(ghost.user_id)
@@ -265,8 +291,9 @@ def _whoami_by(a: Appservice, query: str) -> Response:
 @requirement("IDENT-11")
 def test_a_room_created_as_a_ghost_is_the_ghosts(a: Appservice, human: User) -> None:
     """A room created with a ghost's `user_id` has that ghost as creator, and all its first events come from it."""
-    ghost = acting_ghost(a)
-    room_setup = {"preset": "public_chat", "name": "created as a ghost", "invite": [human.user_id]}
+    ghost, guest = acting_ghost(a), a.ghost()
+    invited = [human.user_id, guest.user_id]
+    room_setup = {"preset": "public_chat", "name": "created as a ghost", "invite": invited}
     answer = ghost.call("POST", "/createRoom", json=room_setup)
     room = answer.json.get("room_id")
     expect(answer.ok and isinstance(room, str), f"2xx for createRoom as {ghost}", answer, answer.exchange)
@@ -283,9 +310,9 @@ def test_a_room_created_as_a_ghost_is_the_ghosts(a: Appservice, human: User) -> 
     expect(creator in (None, ghost.user_id), f"the creator {ghost}", f"creator {creator}", answer.exchange)
 
 
-@requirement("IDENT-12")
+@requirement("IDENT-12", shared=True)
 def test_membership_changes_as_a_ghost_are_the_ghosts(run: Run, a: Appservice, human: User) -> None:
-    """Joins, leaves, invites, kicks and bans made with a ghost's `user_id` come from that ghost."""
+    """Joins, leaves, invites, kicks, bans and unbans made with a ghost's `user_id` come from that ghost."""
     ghost, other, room = acting_ghost(a), acting_ghost(a), human.create_room()
     base = f"/rooms/{segment(room)}"
     human.promote(room, ghost)
@@ -295,6 +322,7 @@ def test_membership_changes_as_a_ghost_are_the_ghosts(run: Run, a: Appservice, h
         (other, f"{base}/join", None, "join"),
         (ghost, f"{base}/kick", other, "leave"),
         (ghost, f"{base}/ban", other, "ban"),
+        (ghost, f"{base}/unban", other, "leave"),
         (ghost, f"{base}/leave", None, "leave"),
     ):
         answer = actor.call("POST", path, json={"user_id": target.user_id} if target else {})
@@ -305,7 +333,26 @@ def test_membership_changes_as_a_ghost_are_the_ghosts(run: Run, a: Appservice, h
         expect(seen == (actor.user_id, result), expected, f"{seen[1]}, sent by {seen[0]}", answer.exchange)
 
 
-@requirement("IDENT-13")
+@requirement("IDENT-12", shared=True)
+def test_memberships_that_a_ghost_sets_as_state_are_the_ghosts(run: Run, a: Appservice, human: User) -> None:
+    """Invites, kicks and bans by `PUT /state` with a ghost's `user_id` come from that ghost."""
+    ghost, other, room = acting_ghost(a), acting_ghost(a), human.create_room()
+    ghost.join(room)
+    human.promote(room, ghost)
+    path = f"/rooms/{segment(room)}/state/m.room.member/{segment(other.user_id)}"
+    for result in ("invite", "leave", "ban"):
+        human.do(f"set the membership {result} as state", "PUT", path, json={"membership": result})
+    human.unban(room, other)
+    for result in ("invite", "leave", "ban"):
+        answer = ghost.call("PUT", path, json={"membership": result})
+        expect(answer.ok, f"2xx for the {result} of {other} as state by {ghost}", answer, answer.exchange)
+        event = await_membership(run, human, room, other, result)
+        seen = (event.get("sender"), event.get("content", {}).get("membership"))
+        expected = f"the {result} of {other}, sent by {ghost}"
+        expect(seen == (ghost.user_id, result), expected, f"{seen[1]}, sent by {seen[0]}", answer.exchange)
+
+
+@requirement("IDENT-13", shared=True)
 def test_a_ghost_can_do_more_than_send(run: Run, a: Appservice, human: User) -> None:
     """State, redactions, typing notices, receipts and account data can be sent, and read back, as a ghost."""
     ghost, room = acting_ghost(a), human.create_room()
@@ -378,7 +425,49 @@ def _nobody_may(human: User, refused: Response) -> bool:
     return False
 
 
-@requirement("IDENT-14")
+@requirement("IDENT-13", shared=True)
+def test_a_ghost_reads_what_it_may(a: Appservice, human: User) -> None:
+    """History, members, single events and its own rooms, though the sender user is in another room."""
+    ghost, room, elsewhere = acting_ghost(a), human.create_room(preset="private_chat"), human.create_room()
+    human.invite(room, ghost)
+    ghost.join(room)
+    a.sender.join(elsewhere)
+    base = f"/rooms/{segment(room)}"
+    event = f"/event/{segment(human.send(room))}"
+    for path in ("/messages", "/members", "/joined_members", event, "/state", "/state/m.room.create"):
+        query = {"dir": "b"} if path == "/messages" else {}
+        twin = human.call("GET", base + path, query=query)
+        answer = ghost.call("GET", base + path, query=query)
+        expect(answer.ok or not twin.ok, f"2xx for GET {path} as {ghost}", answer, answer.exchange, twin.exchange)
+    answer = ghost.call("GET", "/joined_rooms")
+    control(human.call("GET", "/joined_rooms").ok, "nobody can list its rooms")
+    joined = answer.json.get("joined_rooms", ())
+    right = room in joined and elsewhere not in joined
+    expect(right, f"{room}, not that of {a.sender}, among the rooms of {ghost}", listing(joined), answer.exchange)
+
+
+@requirement("IDENT-13", shared=True)
+def test_a_ghosts_messages_to_devices_are_the_ghosts(run: Run, a: Appservice, human: User) -> None:
+    """What a ghost sends to devices comes from that ghost."""
+    ghost, text = acting_ghost(a), run.names.fresh("to a device ")
+    query = {"filter": json.dumps({"room": {"rooms": []}}), "timeout": "0"}
+    since = {"since": str(human.do("sync", "GET", "/sync", query=query).json.get("next_batch"))}
+    messages = {human.user_id: {"*": {"text": text}}}
+    path = f"/sendToDevice/net.hq.conformance/{run.names.fresh('t')}"
+    ghost.do("send a message to devices", "PUT", path, json={"messages": messages})
+
+    def arrived() -> dict[str, Any] | None:
+        answer = human.do("sync", "GET", "/sync", query=query | since).json
+        events = answer.get("to_device", {}).get("events", ())
+        return next((dict(event) for event in events if event.get("content", {}).get("text") == text), None)
+
+    event = run.eventually(arrived)
+    control(event, f"the message that {ghost} sent to the devices of {human} does not arrive")
+    sender = (event or {}).get("sender")
+    expect(sender == ghost.user_id, f"a message to devices of {ghost}", f"a message of {sender}")
+
+
+@requirement("IDENT-14", shared=True)
 def test_a_ghost_can_set_its_display_name(run: Run, a: Appservice, human: User) -> None:
     """An appservice can set a ghost's display name as that ghost, and others see it."""
     names = {acting_ghost(a): "Ghost of the hangar", acting_ghost(a): "Gespenst Nº 2: Ünïcödé 🜨"}
@@ -390,6 +479,43 @@ def test_a_ghost_can_set_its_display_name(run: Run, a: Appservice, human: User) 
         expect(answer.ok, f"2xx for a new display name of {ghost}", answer, answer.exchange)
         seen = human.do(f"read the display name of {ghost}", "GET", path).json.get("displayname")
         expect(seen == name, f"the display name {name!r}", repr(seen), answer.exchange)
+
+
+@requirement("IDENT-14", shared=True)
+def test_a_ghosts_profile_is_like_a_humans(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """Name and avatar of any ghost can be set, and its rooms are told of them, as they are of a human's."""
+    room = human.create_room()
+    ghosts = [acting_ghost(a), acting_ghost(a, "hqa2-"), acting_ghost(a, "hqopen-")]
+    for user in (human2, *ghosts):
+        user.join(room)
+    for key in ("displayname", "avatar_url"):
+        if (lacking := _problem_with_profile(run, human, room, human2, key)) is not None:
+            record(f"not judged for ghosts: {lacking}")
+            continue
+        for ghost in ghosts:
+            problem = _problem_with_profile(run, human, room, ghost, key)
+            expect(problem is None, f"a new {key} of {ghost} set, and told in its room, as a human's is", problem)
+
+
+def _problem_with_profile(run: Run, observer: User, room: str, user: User, key: str) -> str | None:
+    """Give somebody a new name or avatar; what is wrong with how an observer in the same room sees that."""
+    value = ("mxc://hq.example/" if key == "avatar_url" else "Name ") + run.names.fresh("p")
+    path, before = f"/profile/{segment(user.user_id)}/{key}", membership(observer, room, user)
+    answer = user.call("PUT", path, json={key: value})
+    seen = observer.call("GET", path).json.get(key)
+    if not answer.ok or seen != value:
+        return f"{user} sets the {key} {value}: answered {answer}, and seen is {seen}"
+    told = run.eventually(partial(_renewed, observer, room, user, before))
+    if told is None:
+        return f"the new {key} of {user} is not told in its room"
+    sender = told.get("sender")
+    return None if sender == user.user_id else f"the new {key} of {user} is told by {sender}"
+
+
+def _renewed(observer: User, room: str, user: User, before: dict[str, Any]) -> dict[str, Any] | None:
+    """The event of somebody's membership in a room once it is another."""
+    event = membership(observer, room, user)
+    return event if event.get("event_id") != before.get("event_id") else None
 
 
 @requirement("IDENT-15")
@@ -441,6 +567,13 @@ def test_the_token_may_stand_in_the_query(run: Run, a: Appservice) -> None:
     must_be(a.sender.whoami(token=None, query=query), a.sender, "with the as_token in the query")
     ghost = acting_ghost(a)
     must_be(ghost.whoami(token=None, query=query), ghost, f"with the as_token in the query and user_id {ghost}")
+    registration = a.dialect.ghost(a.fresh_localpart())
+    answer = a.sender.call("POST", "/register", json=registration, token=None, query=query)
+    expect(answer.ok, "2xx for a registration with the as_token in the query", answer, answer.exchange)
+    login = a.dialect.login("m.login.application_service", ghost.localpart)
+    if a.sender.call("POST", "/login", json=login).ok:
+        answer = a.sender.call("POST", "/login", json=login, token=None, query=query)
+        expect(answer.ok, "2xx for a login with the as_token in the query", answer, answer.exchange)
 
 
 @requirement("IDENT-17")
@@ -478,7 +611,7 @@ def test_generated_open_namespaces_cover(run: Run) -> None:
     run.fuzz.accuse_as_well(run.fuzz.of_identities, "IDENT-18")
 
 
-@requirement("IDENT-19")
+@requirement("IDENT-19", shared=True)
 def test_the_sender_needs_no_registration(run: Run, a: Appservice, human: User) -> None:
     """The sender user can be invited and can join a room without ever having been registered."""
     ghost, room = a.ghost(), human.create_room(preset="private_chat")
@@ -492,7 +625,37 @@ def test_the_sender_needs_no_registration(run: Run, a: Appservice, human: User) 
     expect(seen == "join", f"{a.sender} joined", f"membership {seen}", join.exchange)
 
 
-@requirement("IDENT-20")
+@requirement("IDENT-19", shared=True)
+def test_the_sender_is_a_user_like_any_other(a: Appservice, human: User) -> None:
+    """Without ever having been registered it can create a room, moderate it and have a name, as a ghost can."""
+    for user in (acting_ghost(a), a.sender):
+        demand = control if user is not a.sender else _demand
+        made = user.call("POST", "/createRoom", json={"preset": "public_chat"})
+        demand(made.ok, f"{user} cannot create a room: {made}", made.exchange)
+        room = str(made.json.get("room_id"))
+        human.join(room)
+        base, target = f"/rooms/{segment(room)}", {"user_id": human.user_id}
+        for method, path, body in (
+            ("PUT", f"/profile/{segment(user.user_id)}/displayname", {"displayname": f"Name of {user.localpart}"}),
+            ("PUT", f"{base}/state/m.room.topic", {"topic": f"topic of {user.localpart}"}),
+            ("POST", f"{base}/kick", target),
+            ("POST", f"{base}/invite", target),
+            ("POST", f"{base}/ban", target),
+            ("POST", f"{base}/unban", target),
+        ):
+            answer = user.call(method, path, json=body)
+            demand(answer.ok, f"{method} {path} as {user} is answered {answer}", answer.exchange)
+
+
+def _demand(holds: object, problem: str, *evidence: Exchange) -> None:
+    """What one user can do another can do as well.
+
+    :raises Broken: it cannot.
+    """
+    expect(holds, "the same as for other users", problem, *evidence)
+
+
+@requirement("IDENT-20", shared=True)
 def test_ghosts_may_use_the_same_transaction_id(a: Appservice, human: User) -> None:
     """Two ghosts may use the same client transaction ID in the same room, and both messages are sent."""
     one, two, room = acting_ghost(a), acting_ghost(a), human.create_room()
@@ -510,6 +673,23 @@ def test_ghosts_may_use_the_same_transaction_id(a: Appservice, human: User) -> N
     seen = [human.event(room, str(event_id)).get("sender") for event_id in event_ids]
     expect(len(set(event_ids)) == 2, "two event IDs", f"{event_ids[0]} twice, a message of {seen[0]}", *evidence)
     expect(seen == list(bodies), "one message of each ghost", f"messages of {listing(seen)}", *evidence)
+
+
+@requirement("IDENT-20", shared=True)
+def test_a_ghost_may_use_a_transaction_id_in_another_room(a: Appservice, human: User) -> None:
+    """A ghost may use a client transaction ID again in another room and for another type: it belongs to the path."""
+    ghost, txn, rooms = acting_ghost(a), human.names.fresh("t"), [human.create_room(), human.create_room()]
+    for room in rooms:
+        ghost.join(room)
+        ghost.send(room)
+    paths = [send_path(room, txn) for room in rooms]
+    paths.append(paths[0].replace("m.room.message", "net.hq.conformance"))
+    answers = [ghost.call("PUT", path, json={"msgtype": "m.text", "body": path}) for path in paths]
+    evidence = [answer.exchange for answer in answers]
+    expect(all(answer.ok for answer in answers), "2xx for all three", ", ".join(map(str, answers)), *evidence)
+    event_ids = {answer.json.get("event_id") for answer in answers}
+    # Whether the endpoint that an ID belongs to is the path or its pattern is not said in so many words.
+    caution(len(event_ids) == len(paths), "three event IDs for three paths", f"{len(event_ids)}", *evidence)
 
 
 @requirement("IDENT-21")

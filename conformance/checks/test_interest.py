@@ -5,20 +5,24 @@ What is sent in a room is a matter of INTEREST-02 first: every other row has its
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
 
 from conformance.appservice.fleet import Appservice, Event
+from conformance.catalogue.versions import Version
 from conformance.homeserver.client import segment
 from conformance.homeserver.users import User
 from conformance.markers import matching_room
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
-from conformance.verdict import control, expect, prefer, record
+from conformance.verdict import Blocked, Broken, Inconclusive, control, expect, prefer, record
 from conformance.wire.exchange import Exchange
 
 
-@requirement("INTEREST-01")
+@requirement("INTEREST-01", shared=True)
 def test_an_invite_for_a_ghost_reaches_its_appservice(run: Run, a: Appservice, human: User) -> None:
     """An event whose target is one of the appservice's users is pushed, in whichever of its namespaces the user is."""
     run.markers.pass_by("A")
@@ -31,9 +35,35 @@ def test_an_invite_for_a_ghost_reaches_its_appservice(run: Run, a: Appservice, h
     ghost = a.ghost()
     room = human.create_room(preset="private_chat", invite=[str(ghost)])
     a.must_receive(human.member_event(room, ghost), f"the invite for {ghost}, given while the room was created")
+    room = human.create_room(preset="private_chat")
+    invite = human.set_state(room, "m.room.member", {"membership": "invite"}, str(ghost))
+    a.must_receive(invite, f"the invite for {ghost}, sent as state")
 
 
-@requirement("INTEREST-02")
+@requirement("INTEREST-01", shared=True)
+def test_a_second_invite_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
+    """A ghost that has refused an invite, left, or been removed is invited again."""
+    run.markers.pass_by("A")
+    room, invites = human.create_room(preset="private_chat"), {}
+    for how in ("refused", "left", "been kicked", "been banned"):
+        ghost = a.ghost()
+        human.invite(room, ghost)
+        if how != "refused":
+            ghost.join(room)
+        if how in ("refused", "left"):
+            ghost.leave(room)
+        elif how == "been kicked":
+            human.kick(room, ghost)
+        else:
+            human.ban(room, ghost)
+            human.unban(room, ghost)
+        human.invite(room, ghost)
+        invites[how] = human.member_event(room, ghost)
+    for how, invite in invites.items():
+        a.must_receive(invite, f"the second invite for a ghost that had {how}")
+
+
+@requirement("INTEREST-02", shared=True)
 def test_messages_in_a_ghosts_room_reach_the_appservice(a: Appservice, human: User) -> None:
     """Every event of a room that one of the appservice's users has joined is pushed to it."""
     for prefix in ("hqa-", "hqa2-"):
@@ -45,10 +75,100 @@ def test_messages_in_a_ghosts_room_reach_the_appservice(a: Appservice, human: Us
             a.must_receive(human.send(room), f"the {count} message in a room that {ghost} has joined")
 
 
+@requirement("INTEREST-02", shared=True)
+def test_a_ghost_that_comes_back_counts_again(run: Run, a: Appservice, human: User) -> None:
+    """A ghost that left, was removed or was banned, and has joined again, is a member like any other."""
+    room, ghost = human.create_room(), a.ghost()
+    ghost.join(room)
+    _warm_up(a, human, room)
+    for how in ("left", "left and forgotten it", "been kicked", "been banned"):
+        if how.startswith("left"):
+            ghost.leave(room)
+        elif how == "been kicked":
+            human.kick(room, ghost)
+        else:
+            human.ban(room, ghost)
+            human.unban(room, ghost)
+        if "forgotten" in how:
+            ghost.provoke("POST", f"/rooms/{segment(room)}/forget", json={})
+        human.send(room)
+        ghost.join(room)
+        human.send(room)  # the first after a join is INTEREST-30
+        a.must_receive(human.send(room), f"a message in a room that the only ghost has joined again, having {how}")
+
+
+@requirement("INTEREST-02", shared=True)
+def test_who_leaves_takes_nobody_along(a: Appservice, human: User) -> None:
+    """As long as one of the appservice's users is in a room it is interesting, whoever of them has left."""
+    room = human.create_room()
+    leaving, kicked, banned, _ = users = [a.ghost(), a.sender, a.ghost("hqopen-"), a.ghost("hqa2-")]
+    for user in users:
+        user.join(room)
+    _warm_up(a, human, room)
+    leaving.leave(room)
+    a.must_receive(human.send(room), "a message after one of three ghosts and the sender user had left")
+    human.kick(room, kicked)
+    a.must_receive(human.send(room), "a message after the sender user had been kicked, with two ghosts there")
+    human.ban(room, banned)
+    a.must_receive(human.send(room), "a message after one of two ghosts had been banned")
+
+
+@requirement("INTEREST-02", shared=True)
+def test_every_kind_of_room_is_interesting(run: Run, a: Appservice, human: User, elsewhere: _Elsewhere) -> None:
+    """Private and direct rooms, spaces, and rooms of any version that can be made."""
+    run.markers.pass_by("A")
+    kinds: dict[str, dict[str, Any]] = {
+        "a private room": {"preset": "private_chat"},
+        "a direct room": {"preset": "trusted_private_chat", "is_direct": True},
+        "a space": {"creation_content": {"type": "m.space"}},
+        "a room that is closed to other servers": {"creation_content": {"m.federate": False}},
+        "a room of version 10": {"room_version": "10"},
+        "a room of version 11": {"room_version": "11"},
+    }
+    for what, body in kinds.items():
+        try:
+            room = human.create_room(**body)
+        except Inconclusive as refused:
+            record(f"{what} could not be made: {refused.reason}", *refused.evidence)
+            continue
+        ghost = a.ghost()
+        human.invite(room, ghost)
+        ghost.join(room)
+        human.send(room)
+        a.must_receive(human.send(room), f"a message in {what}")
+        events = [
+            _Sent("a topic", "INTEREST-03", human.set_state(room, "m.room.topic", {"topic": human.names.fresh()}))
+        ]
+        elsewhere.must_all_arrive(run, a, events, f"in {what}")
+
+
+@requirement("INTEREST-02", shared=True)
+def test_whatever_happened_to_a_room_it_is_interesting(a: Appservice, b: Appservice, human: User) -> None:
+    """Also with many members, encrypted, hidden, closed or retired."""
+    room = human.create_room()
+    for _ in range(12):
+        b.ghost().join(room)
+    a.ghost().join(room)
+    human.send(room)
+    events = {"a message in a room that a ghost has joined as the fourteenth": human.send(room)}
+    for what, kind, content in (
+        ("whose history is for the invited", "m.room.history_visibility", {"history_visibility": "invited"}),
+        ("whose history is for members", "m.room.history_visibility", {"history_visibility": "joined"}),
+        ("that is closed to guests", "m.room.guest_access", {"guest_access": "forbidden"}),
+        ("that is by invitation", "m.room.join_rules", {"join_rule": "invite"}),
+        ("that is encrypted", "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"}),
+        ("that has a tombstone", "m.room.tombstone", {"body": "gone", "replacement_room": human.create_room()}),
+    ):
+        human.set_state(room, kind, content)
+        events[f"a message in a room {what}"] = human.send(room)
+    for message, event in events.items():
+        a.must_receive(event, message)
+
+
 @requirement("INTEREST-03")
-def test_state_events_reach_the_appservice(a: Appservice, human: User) -> None:
+def test_state_events_reach_the_appservice(run: Run, a: Appservice, human: User) -> None:
     """All events means state events too: those of Matrix, and custom types with any state key."""
-    room = _room_with_a_ghost(a, human)
+    room, other = _room_with_a_ghost(a, human), human.create_room()
     levels = human.state(room, "m.room.power_levels")
     changes: list[tuple[str, dict[str, Any], str]] = [
         ("m.room.topic", {"topic": "another subject"}, ""),
@@ -59,14 +179,35 @@ def test_state_events_reach_the_appservice(a: Appservice, human: User) -> None:
         ("org.hq.x", {"some": "thing"}, ""),
         ("org.hq.x", {"some": "other thing"}, "an odd key: é #1"),
         ("org.hq.x", {}, "an odd key: é #1"),
+        ("org.hq.x", {"some": "thing"}, str(human)),
+        ("m.room.avatar", {"url": "mxc://hq.example/avatar"}, ""),
+        ("m.room.canonical_alias", {}, ""),
+        ("m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"}, ""),
+        ("m.room.guest_access", {"guest_access": "can_join"}, ""),
+        ("m.room.pinned_events", {"pinned": []}, ""),
+        ("m.room.server_acl", {"allow": ["*"], "deny": []}, ""),
+        (
+            "m.room.third_party_invite",
+            {"display_name": "x", "key_validity_url": "https://hq.example/", "public_key": "x"},
+            "token",
+        ),
+        ("m.space.child", {"via": [run.server_name]}, other),
+        ("m.space.parent", {"via": [run.server_name]}, other),
+        ("m.room.tombstone", {"body": "moved", "replacement_room": other}, ""),
     ]
+    sent = {}
     for kind, content, state_key in changes:
-        event = human.set_state(room, kind, content, state_key)
-        a.must_receive(event, f"{kind} with the state key {state_key!r}")
+        try:
+            sent[f"{kind} with the state key {state_key!r}"] = human.set_state(room, kind, content, state_key)
+        except Inconclusive as refused:
+            control(not kind.startswith("org."), refused.reason, *refused.evidence)
+            record(f"{kind} is refused: {refused.reason}", *refused.evidence)
+    for what, event in sent.items():
+        a.must_receive(event, what)
 
 
 @requirement("INTEREST-04")
-def test_memberships_of_humans_reach_the_appservice(a: Appservice, human: User, human2: User) -> None:
+def test_memberships_of_humans_reach_the_appservice(run: Run, a: Appservice, human: User, human2: User) -> None:
     """All events means the memberships of other people too."""
     room = _room_with_a_ghost(a, human)
     steps: dict[str, Callable[[], None]] = {
@@ -80,14 +221,39 @@ def test_memberships_of_humans_reach_the_appservice(a: Appservice, human: User, 
     for name, step in steps.items():
         step()
         a.must_receive(human.member_event(room, human2), f"the {name} of a human")
+    human2.join(room)
+    renamed = _renamed(run, human2, human, room)
+    if renamed is None:
+        record("new display names are not announced in rooms")
+    else:
+        a.must_receive(renamed, "the membership event with a human's new display name")
+    human2.leave(room)
+    for what, event in _knocks(human, human2, room):
+        a.must_receive(event, f"{what} (of a human)")
 
 
 @requirement("INTEREST-05")
 def test_messages_of_all_types_reach_the_appservice(a: Appservice, human: User) -> None:
-    """Custom types, encrypted messages, reactions and stickers are pushed, their content as it was sent."""
+    """Custom types, encrypted messages, reactions, stickers, edits and notices are pushed, as they were sent."""
     room = _room_with_a_ghost(a, human)
     message = human.send(room)
+    new = {"msgtype": "m.text", "body": "corrected"}
     events: list[tuple[str, dict[str, Any]]] = [
+        (
+            "m.room.message",
+            {
+                "msgtype": "m.text",
+                "body": "* corrected",
+                "m.new_content": new,
+                "m.relates_to": {"rel_type": "m.replace", "event_id": message},
+            },
+        ),
+        ("m.room.message", new | {"m.relates_to": {"rel_type": "m.thread", "event_id": message}}),
+        ("m.room.message", new | {"m.relates_to": {"m.in_reply_to": {"event_id": message}}}),
+        ("m.room.message", {"msgtype": "m.notice", "body": "by a bot"}),
+        ("m.room.message", {"msgtype": "m.emote", "body": "waves"}),
+        ("m.room.message", {"msgtype": "m.image", "body": "i.png", "url": "mxc://hq.example/i", "info": {"w": 1}}),
+        ("m.room.message", {"msgtype": "org.hq.own", "body": "of one's own"}),
         ("org.hq.msg", {"nested": {"list": [1, None, {"é": "\u2028 ☃"}], "": ""}, "yes": True, "number": -(2**40)}),
         (
             "m.room.encrypted",
@@ -102,23 +268,31 @@ def test_messages_of_all_types_reach_the_appservice(a: Appservice, human: User) 
         ("m.reaction", {"m.relates_to": {"rel_type": "m.annotation", "event_id": message, "key": "👍"}}),
         ("m.sticker", {"body": "a snowman", "url": "mxc://hq.example/snowman", "info": {"w": 32, "h": 32}}),
     ]
-    for kind, content in events:
-        event_id = human.send_event(room, kind, content)
-        pushed = a.must_receive(event_id, kind)
+    for event_id, (kind, content) in [
+        (human.send_event(room, kind, content), (kind, content)) for kind, content in events
+    ]:
+        pushed = a.must_receive(event_id, f"{kind} {content.get('m.relates_to') or content.get('msgtype', '')}".strip())
         seen = {"type": pushed.get("type"), "content": pushed.get("content")}
         expect(seen == {"type": kind, "content": content}, f"{kind} unchanged: {content}", seen, _carrier(a, event_id))
 
 
 @requirement("INTEREST-06")
 def test_redactions_reach_the_appservice(a: Appservice, human: User) -> None:
-    """The redaction of a message is pushed."""
-    room = _room_with_a_ghost(a, human)
-    message = human.send(room)
-    a.await_event(message)
-    a.must_receive(human.redact(room, message), "the redaction of a message")
+    """The redaction of a message is pushed, and that of state, and that of what a ghost has sent."""
+    room, ghost = _room_with_a_ghost(a, human), a.ghost()
+    ghost.join(room)
+    targets = {
+        "a message": human.send(room),
+        "a state event": human.set_state(room, "org.hq.x", {"some": "thing"}),
+        "a message of a ghost": ghost.send(room),
+    }
+    a.await_event(targets["a message"])
+    redactions = {what: human.redact(room, target) for what, target in targets.items()}
+    for what, redaction in redactions.items():
+        a.must_receive(redaction, f"the redaction of {what}")
 
 
-@requirement("INTEREST-07")
+@requirement("INTEREST-07", shared=True)
 def test_what_a_ghost_sends_comes_back(a: Appservice, human: User) -> None:
     """The sender is a member of the room as well: what the appservice itself sends is pushed to it."""
     room = human.create_room()
@@ -130,36 +304,64 @@ def test_what_a_ghost_sends_comes_back(a: Appservice, human: User) -> None:
     human.promote(room, ghost)
     a.await_event(human.set_state(room, "m.room.topic", {"topic": "a human's"}))
     a.must_receive(ghost.set_state(room, "m.room.topic", {"topic": "a ghost's"}), "state that a ghost has set")
+    a.must_receive(a.log_in(ghost).send(room), "a message that a ghost has sent by a token of its own")
     a.sender.join(room)
+    _warm_up(a, human, room)
     a.must_receive(a.sender.send(room), "a message that the sender user has sent in a room with ghosts")
 
 
+@requirement("INTEREST-07", shared=True)
+def test_all_that_a_ghost_does_comes_back(
+    run: Run, a: Appservice, human: User, human2: User, elsewhere: _Elsewhere
+) -> None:
+    """State, redactions, messages of all types, what it does to others' memberships, and its own new name."""
+    room, ghost = human.create_room(), a.ghost()
+    for user in (ghost, a.sender):
+        user.join(room)
+        human.promote(room, user, 100)
+    _warm_up(a, human, room)
+    for user in (ghost, a.sender):
+        done = _everything(user, human2, room)
+        elsewhere.must_all_arrive(run, a, done, f"by {user}")
+    human2.join(room)
+    if (announced := _renamed(run, human2, human, room)) is None:
+        record("new display names are not announced in rooms")
+        return
+    a.await_event(announced)
+    if (announced := _renamed(run, ghost, human, room)) is None:
+        raise Blocked("IDENT-14", f"the new display name of {ghost} is not announced, though that of {human2} is")
+    a.must_receive(announced, "the membership event with a ghost's new display name")
+
+
 @requirement("INTEREST-08")
-def test_an_invite_for_the_sender_reaches_the_appservice(run: Run, a: Appservice, human: User) -> None:
+def test_an_invite_for_the_sender_reaches_the_appservice(
+    run: Run, a: Appservice, human: User, elsewhere: _Elsewhere
+) -> None:
     """The sender user is the appservice's, although no namespace matches it: as the target of an event."""
     run.markers.pass_by("A")
     room = human.create_room(preset="private_chat")
     human.invite(room, a.sender)
     a.must_receive(human.member_event(room, a.sender), "the invite for the sender user")
-    room, ghost = human.create_room(), a.ghost()
-    human.ban(room, ghost)
-    a.await_event(human.member_event(room, ghost))
-    room = human.create_room()
-    human.ban(room, a.sender)
-    a.must_receive(human.member_event(room, a.sender), "the ban of the sender user")
+    room = human.create_room(preset="private_chat")
+    ends = _ends(human, room, itertools.repeat(a.sender))
+    elsewhere.must_all_arrive(run, a, ends, "(of the sender user)")
 
 
 @requirement("INTEREST-09")
-def test_messages_in_the_senders_room_reach_the_appservice(run: Run, a: Appservice, human: User) -> None:
+def test_events_in_the_senders_room_reach_the_appservice(
+    run: Run, a: Appservice, human: User, human2: User, elsewhere: _Elsewhere
+) -> None:
     """The sender user is the appservice's, although no namespace matches it: as a member of a room."""
     run.markers.pass_by("A")
     room = human.create_room()
     a.sender.join(room)
     human.send(room)
     a.must_receive(human.send(room), "a message in a room that only the sender user has joined")
+    sent = _everything(human, human2, room)
+    elsewhere.must_all_arrive(run, a, sent, "in a room that only the sender user has joined")
 
 
-@requirement("INTEREST-10")
+@requirement("INTEREST-10", shared=True)
 def test_messages_in_a_room_with_an_alias_reach_the_appservice(run: Run, a: Appservice, human: User) -> None:
     """A room with an alias in the appservice's namespace is interesting, with none of its users in it."""
     run.markers.pass_by("A")
@@ -175,6 +377,25 @@ def test_messages_in_a_room_with_an_alias_reach_the_appservice(run: Run, a: Apps
     a.must_receive(human.send(room), "a message in a room with an alias in an exclusive namespace")
 
 
+@requirement("INTEREST-10", shared=True)
+def test_all_events_in_a_room_with_an_alias_reach_the_appservice(
+    run: Run, a: Appservice, human: User, human2: User, elsewhere: _Elsewhere
+) -> None:
+    """All events, not only messages; and as long as one of several aliases is left."""
+    room = human.create_room(room_alias_name=run.names.fresh("hqopen-"))
+    a.await_event(human.send(room))
+    where = "in a room with an alias in the namespace"
+    sent = _everything(human, human2, room)
+    elsewhere.must_all_arrive(run, a, sent, where)
+    others = [run.alias(run.names.fresh(prefix)) for prefix in ("hqopen-", "hqopen-", "free-")]
+    for alias in others:
+        human.set_alias(alias, room)
+    a.await_event(human.send(room))
+    for alias in others:
+        human.remove_alias(alias)
+    a.must_receive(human.send(room), "a message in a room of which other aliases than the first were deleted")
+
+
 @requirement("INTEREST-11")
 def test_an_alias_makes_an_existing_room_interesting(run: Run, a: Appservice, human: User) -> None:
     """From the moment that a room gets an alias in the appservice's namespace its events are pushed."""
@@ -182,8 +403,15 @@ def test_an_alias_makes_an_existing_room_interesting(run: Run, a: Appservice, hu
     room = human.create_room()
     human.send(room)
     run.markers.pass_by("A")
-    human.set_alias(run.alias(run.names.fresh("hqopen-")), room)
+    alias = run.alias(run.names.fresh("hqopen-"))
+    human.set_alias(alias, room)
     a.must_receive(human.send(room), "a message sent after the room was given an alias in the namespace")
+    other = human.create_room()
+    for after, before in ((other, room), (room, other)):
+        human.remove_alias(alias)
+        human.send(before)
+        human.set_alias(alias, after)
+        a.must_receive(human.send(after), "a message sent after the room was given the alias of another")
 
 
 @requirement("INTEREST-12")
@@ -201,11 +429,16 @@ def test_a_room_without_its_alias_is_not_interesting(run: Run, a: Appservice, hu
 
 
 @requirement("INTEREST-13")
-def test_a_room_whose_id_matches_is_interesting(c: Appservice, human: User) -> None:
+def test_a_room_whose_id_matches_is_interesting(
+    run: Run, c: Appservice, human: User, human2: User, elsewhere: _Elsewhere
+) -> None:
     """Events of rooms whose IDs are in the appservice's `rooms` namespace are pushed."""
     room = matching_room(c, human)
     for count in ("first", "second"):
         c.must_receive(human.send(room), f"the {count} message in a room whose ID matches")
+    sent = _everything(human, human2, room)
+    where = "in a room whose ID matches"
+    elsewhere.must_all_arrive(run, c, sent, where)
 
 
 @requirement("INTEREST-14")
@@ -234,7 +467,7 @@ def test_rooms_of_humans_are_nobodys_business(
         appservice.must_receive_nothing_of(room, "a room of humans alone")
 
 
-@requirement("INTEREST-16")
+@requirement("INTEREST-16", shared=True)
 def test_each_interested_appservice_gets_each_event(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """An event that interests two appservices is pushed to both."""
     run.markers.pass_by("A", "B")
@@ -251,7 +484,26 @@ def test_each_interested_appservice_gets_each_event(run: Run, a: Appservice, b: 
     a.must_receive(ghost_of_b.send(room), "a message of B's ghost in a room with a ghost of A")
 
 
-@requirement("INTEREST-17")
+@requirement("INTEREST-16", shared=True)
+def test_the_sender_among_the_ghosts_of_another(
+    run: Run, a: Appservice, b: Appservice, human: User, human2: User, elsewhere: _Elsewhere
+) -> None:
+    """Everything in a room with a ghost of A and the sender user of B is pushed to both."""
+    if not _senders_count(run):
+        record("sender users count since v1.11")
+        return
+    room = human.create_room()
+    b.sender.join(room)
+    _warm_up(b, human, room)  # that it counts at all is INTEREST-09
+    a.ghost().join(room)
+    human.send(room)
+    where = "in a room with a ghost of A and the sender user of B"
+    sent = [_Sent("a message", "INTEREST-02", human.send(room)), *_everything(human, human2, room)]
+    for member in (a, b):
+        elsewhere.must_all_arrive(run, member, sent, where)
+
+
+@requirement("INTEREST-17", shared=True)
 def test_exclusive_namespaces_hide_nothing(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """Exclusive is about managing users, not about seeing them: B is told about A's users that match B's regex."""
     room = human.create_room(preset="private_chat")
@@ -274,19 +526,26 @@ def test_exclusive_namespaces_hide_nothing(run: Run, a: Appservice, b: Appservic
         appservice.must_receive(message, "a message in a room with a ghost that both A and B are interested in")
 
 
+@requirement("INTEREST-17", shared=True)
+def test_exclusive_namespaces_hide_no_ends_of_memberships(
+    run: Run, a: Appservice, b: Appservice, human: User, elsewhere: _Elsewhere
+) -> None:
+    """Refused and withdrawn invites, kicks and bans of a shared ghost are pushed to both."""
+    room = human.create_room(preset="private_chat")
+    ends = _ends(human, room, (a.ghost("hqa-shared-") for _ in itertools.count()))
+    for member in (a, b):
+        what = "(of a ghost that both A and B are interested in)"
+        elsewhere.must_all_arrive(run, member, ends, what)
+
+
 @requirement("INTEREST-18")
 def test_bans_and_kicks_of_a_ghost_reach_its_appservice(run: Run, a: Appservice, human: User) -> None:
-    """A ghost is the target of its ban, its unban and its kick, whether or not it was ever in the room."""
+    """A ghost is the target of its ban, unban and kick and of the end of its invite, whether or not it ever joined."""
     run.markers.pass_by("A")
-    room = human.create_room()
-    ghost = a.ghost()
-    human.ban(room, ghost)
-    a.must_receive(human.member_event(room, ghost), "the ban of a ghost that never joined")
-    human.unban(room, ghost)
-    a.must_receive(human.member_event(room, ghost), "the unban of a ghost")
-    ghost.join(room)
-    human.kick(room, ghost)
-    a.must_receive(human.member_event(room, ghost), "the kick of a ghost that had joined")
+    for each in _ends(human, human.create_room(preset="private_chat"), _ghosts(a)):
+        a.must_receive(each.event, f"{each.what} (of a ghost)")
+    for what, event in _knocks(human, a.ghost(), human.create_room(preset="private_chat")):
+        a.must_receive(event, f"{what} (of a ghost)")
 
 
 @requirement("INTEREST-19")
@@ -361,7 +620,7 @@ def test_mentioning_a_ghost_is_not_interesting(run: Run, a: Appservice, human: U
 
 @requirement("INTEREST-23")
 def test_humans_in_a_non_exclusive_namespace_are_interesting(
-    run: Run, a: Appservice, b: Appservice, human: User
+    run: Run, a: Appservice, b: Appservice, human: User, human2: User, elsewhere: _Elsewhere
 ) -> None:
     """Entries that are not exclusive count as well, for all who have them, even for users who registered themselves."""
     run.markers.pass_by("A", "B")
@@ -373,6 +632,10 @@ def test_humans_in_a_non_exclusive_namespace_are_interesting(
     message = human.send(room)
     for appservice in (a, b):
         appservice.must_receive(message, f"a message in a room that {guest} has joined")
+    sent = _everything(human, human2, room)
+    for appservice in (a, b):
+        where = f"in a room that {guest} has joined"
+        elsewhere.must_all_arrive(run, appservice, sent, where)
     ghost = a.ghost()
     ghost.join(room)
     a.await_event(human.member_event(room, ghost))
@@ -460,17 +723,23 @@ def test_what_clients_do_not_want_to_see_is_pushed(a: Appservice, human: User) -
 
 @requirement("INTEREST-30")
 def test_nothing_is_lost_when_a_ghost_joins(run: Run, a: Appservice, human: User) -> None:
-    """A ghost's own join makes the room interesting: it and everything after it is pushed."""
+    """A join makes the room interesting: it and everything after it is pushed, also where the user was invited."""
     run.markers.pass_by("A")
-    for _ in range(3):
+    users = [(a.ghost(), False), (a.ghost(), True), (a.ghost(), False), (a.ghost("hqa2-"), False)]
+    if _senders_count(run):
+        users += [(a.sender, False), (a.sender, True)]
+    for user, invited in users:
         room = human.create_room()
+        if invited:
+            human.invite(room, user)
         human.send(room)
-        ghost = a.ghost()
-        ghost.join(room)
-        messages = [human.send(room) for _ in range(3)]
-        a.must_receive(human.member_event(room, ghost), "a ghost's own join")
+        user.join(room)
+        messages = [human.send(room) for _ in range(4)]
+        a.await_event(messages.pop())  # that the room is interesting at all is INTEREST-02 and -09
+        what = f"the join of {user}, {'invited' if invited else 'not invited'}"
+        a.must_receive(human.member_event(room, user), what)
         for place, message in enumerate(messages, 1):
-            a.must_receive(message, f"message {place} after a ghost's join")
+            a.must_receive(message, f"message {place} after {what}")
 
 
 @requirement("INTEREST-31")
@@ -500,6 +769,171 @@ def _warm_up(appservice: Appservice, human: User, room: str) -> None:
     """The control: an ordinary message arrives, the second after a join at the latest (the first is INTEREST-30)."""
     human.send(room)
     appservice.await_event(human.send(room))
+
+
+def _senders_count(run: Run) -> bool:
+    """Whether the sender user is one of the appservice's users (since v1.11)."""
+    return run.version is None or run.version >= Version.parse("v1.11")
+
+
+class _Sent(NamedTuple):
+    """An event that is to arrive."""
+
+    what: str
+    #: The requirement that speaks of its kind in a room with a ghost of A.
+    owner: str
+    event: str
+
+
+class _Elsewhere:
+    """Which kinds of events do not even arrive from an ordinary room with a ghost, so that other rows are to blame."""
+
+    def __init__(self) -> None:
+        self._missing: dict[str, Blocked] = {}
+
+    def must_all_arrive(self, run: Run, member: Appservice, events: Iterable[_Sent], where: str) -> None:
+        """Demand events of many kinds.
+
+        :raises Broken: one of the events did not arrive, though its like does from an ordinary room.
+        :raises Blocked: that did not arrive either.
+        """
+        blocked = None
+        for each in events:
+            try:
+                if each.what not in self._missing:
+                    member.must_receive(each.event, f"{each.what} {where}")
+            except Broken:
+                if not self._is_lost(run, each):
+                    raise
+            blocked = blocked or self._missing.get(each.what)
+        if blocked is not None:
+            raise blocked
+
+    def _is_lost(self, run: Run, lost: _Sent) -> bool:
+        a, human = run.appservice("A"), run.humans.on_duty()
+        if lost.owner == "INTEREST-18":
+            twins = _ends(human, human.create_room(preset="private_chat"), _ghosts(a))
+        else:
+            twins = _everything(human, run.humans[2], _room_with_a_ghost(a, human))
+        twin = next(each for each in twins if each.what == lost.what)
+        try:
+            a.await_event(twin.event)
+        except Inconclusive as missing:
+            self._missing[lost.what] = Blocked(
+                lost.owner, f"{lost.what} is not pushed elsewhere either", *missing.evidence
+            )
+        return lost.what in self._missing
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> _Elsewhere:
+    """What one check has found to be lost in ordinary rooms, for all checks."""
+    return _Elsewhere()
+
+
+def _everything(actor: User, other: User, room: str) -> list[_Sent]:
+    """Have one event of every kind happen in a room: by somebody with power in it, and to somebody who is not there."""
+    message, text = actor.send(room), actor.names.fresh
+    edit = {"rel_type": "m.replace", "event_id": message}
+    cipher = {"algorithm": "m.megolm.v1.aes-sha2", "session_id": text(), "ciphertext": "AwgA", "device_id": "HQ"}
+    events: dict[str, tuple[str, dict[str, Any]]] = {
+        "a message": ("m.room.message", {"msgtype": "m.text", "body": text()}),
+        "a notice": ("m.room.message", {"msgtype": "m.notice", "body": text()}),
+        "an edit": ("m.room.message", {"msgtype": "m.text", "body": text(), "m.relates_to": edit}),
+        "a reaction": (
+            "m.reaction",
+            {"m.relates_to": {"rel_type": "m.annotation", "event_id": message, "key": text()}},
+        ),
+        "an encrypted message": ("m.room.encrypted", cipher | {"sender_key": "Ilr"}),
+        "a custom message": ("org.hq.msg", {"text": text()}),
+    }
+    sent = [_Sent(what, "INTEREST-05", actor.send_event(room, *event)) for what, event in events.items()]
+    custom = actor.set_state(room, "org.hq.x", {"some": text()}, "a key")
+    sent.append(_Sent("custom state", "INTEREST-03", custom))
+    sent.append(_Sent("a topic", "INTEREST-03", actor.set_state(room, "m.room.topic", {"topic": text()})))
+    levels = actor.state(room, "m.room.power_levels")
+    levels = levels | {"events": {**levels.get("events", {}), f"org.hq.{text()}": 1}}
+    sent.append(_Sent("power levels", "INTEREST-03", actor.set_state(room, "m.room.power_levels", levels)))
+    sent.append(_Sent("the redaction of a message", "INTEREST-06", actor.redact(room, message)))
+    sent.append(_Sent("the redaction of state", "INTEREST-06", actor.redact(room, custom)))
+    return [*sent, *(_Sent(what, "INTEREST-04", event) for what, event in _comings_and_goings(actor, other, room))]
+
+
+def _comings_and_goings(actor: User, other: User, room: str) -> Iterator[tuple[str, str]]:
+    """Have somebody invited, come, be renamed and go in every way; the events."""
+    steps: dict[str, Callable[[], object]] = {
+        "a ban": lambda: actor.ban(room, other),
+        "an unban": lambda: actor.unban(room, other),
+        "an invite": lambda: actor.invite(room, other),
+        "a refusal": lambda: other.leave(room),
+        "a second invite": lambda: actor.invite(room, other),
+        "a withdrawal": lambda: actor.kick(room, other),
+        "a third invite": lambda: actor.invite(room, other),
+        "a join": lambda: other.join(room),
+        "a kick": lambda: actor.kick(room, other),
+    }
+    for name, step in steps.items():
+        step()
+        yield f"{name} of a human", actor.member_event(room, other)
+
+
+def _ends(human: User, room: str, users: Iterator[User]) -> list[_Sent]:
+    """Have memberships end in every way but by leaving, in a private room without other users of the appservice."""
+    found: list[_Sent] = []
+
+    def ends(user: User, *steps: tuple[str, Callable[[str, User], None]]) -> None:
+        for what, step in steps:
+            step(room, user)
+            found.append(_Sent(what, "INTEREST-18", human.member_event(room, user)))
+
+    def invited() -> User:
+        user = next(users)
+        human.invite(room, user)
+        return user
+
+    def joined() -> User:
+        user = invited()
+        user.join(room)
+        return user
+
+    ends(next(users), ("the ban from outside", human.ban), ("the unban of who never was inside", human.unban))
+    ends(invited(), ("the refusal of an invite", lambda room, user: user.leave(room)))
+    ends(invited(), ("the withdrawal of an invite", human.kick))
+    ends(invited(), ("the ban of the invited", human.ban), ("the unban of the invited", human.unban))
+    ends(joined(), ("the kick", human.kick))
+    ends(joined(), ("the ban from inside", human.ban), ("the unban of who was inside", human.unban))
+    return found
+
+
+def _ghosts(appservice: Appservice) -> Iterator[User]:
+    """Fresh ghosts, as many as are wanted."""
+    while True:
+        yield appservice.ghost()
+
+
+def _knocks(human: User, user: User, room: str) -> Iterator[tuple[str, str]]:
+    """Have somebody knock at a room and not be let in, as far as the homeserver knows of that."""
+    human.set_state(room, "m.room.join_rules", {"join_rule": "knock"})
+    answer = user.call("POST", f"/knock/{segment(room)}", json={})
+    if not answer.ok:
+        record(f"{user} cannot knock at a room: {answer}", answer.exchange)
+        return
+    yield "a knock", human.member_event(room, user)
+    human.kick(room, user)
+    yield "the refusal of a knock", human.member_event(room, user)
+
+
+def _renamed(run: Run, user: User, observer: User, room: str) -> str | None:
+    """Give a user a new display name; the membership event that announces it in a room, None where none comes."""
+    name, before = user.names.fresh("Name "), observer.member_event(room, user)
+    path = f"/profile/{segment(str(user))}/displayname"
+    user.do("set a display name", "PUT", path, json={"displayname": name})
+
+    def announced() -> str | None:
+        now = observer.member_event(room, user)
+        return now if now != before else None
+
+    return run.eventually(announced)
 
 
 def _of_room(appservice: Appservice, room: str) -> list[tuple[Exchange, Event]]:

@@ -8,7 +8,7 @@ from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.users import User
 from conformance.requirement import requirement
 from conformance.run import Run
-from conformance.verdict import Blocked, control, expect, listing, prefer
+from conformance.verdict import Blocked, Inconclusive, control, expect, listing, prefer, record
 
 
 def _set(user: User, alias: str, room: str) -> Response:
@@ -77,12 +77,25 @@ def _ghost_with_alias(appservice: Appservice, prefix: str | None = None) -> tupl
     return ghost, room, alias
 
 
-@requirement("NSALIAS-01")
+@requirement("NSALIAS-01", shared=True)
 def test_humans_cannot_take_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
     """A human who creates an alias in an exclusive namespace gets M_EXCLUSIVE, and there is no such alias."""
     room = human.create_room()
     for tail in _tails(human, room):
         _must_be_refused(human, run.alias(a.fresh_localpart() + tail), room, human)
+
+
+@requirement("NSALIAS-01", shared=True)
+def test_humans_of_an_open_namespace_cannot_take_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
+    """A human whom an appservice's namespace of users covers, not exclusively, is none of its users."""
+    try:
+        guest = run.humans.registered(run.names.fresh("hqopen-"))
+    except Inconclusive as closed:
+        record(f"no human could be registered in an open namespace: {closed.reason}", *closed.evidence)
+        return
+    room = guest.create_room()
+    _plain_alias(guest, room)
+    _must_be_refused(guest, run.alias(a.fresh_localpart()), room, human)
 
 
 @requirement("NSALIAS-02")

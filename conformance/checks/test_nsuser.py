@@ -53,17 +53,22 @@ def test_humans_cannot_take_the_names_of_ghosts(a: Appservice, signup: Signup) -
 
 @requirement("NSUSER-02")
 def test_humans_are_refused_before_authentication(a: Appservice, signup: Signup) -> None:
-    """A human who registers in an exclusive namespace is refused at once, not asked to authenticate first."""
+    """A human who registers in an exclusive namespace is refused at once, not asked to authenticate first.
+
+    Whatever else the human asks for: no login, or a device of that name.
+    """
     signup.must_be_open()
-    attempt = signup.first(a.fresh_localpart())
-    expect(
-        not attempt.proceeds,
-        f"400 and M_EXCLUSIVE at the first POST /register of a human for {attempt.localpart}",
-        attempt,
-        attempt.exchange,
-    )
-    if not (attempt.exclusive and attempt.response.status == 400):
-        raise Blocked("NSUSER-01", f"refused at once, but with {attempt}", attempt.exchange)
+    for more in ({}, {"inhibit_login": True}, {"device_id": "HQ", "initial_device_display_name": "a device"}):
+        attempt = signup.first(a.fresh_localpart(), more=more)
+        what = f" with {' and '.join(more)}" if more else ""
+        expect(
+            not attempt.proceeds,
+            f"400 and M_EXCLUSIVE at the first POST /register of a human for {attempt.localpart}{what}",
+            attempt,
+            attempt.exchange,
+        )
+        if not (attempt.exclusive and attempt.response.status == 400):
+            raise Blocked("NSUSER-01", f"refused at once, but with {attempt}", attempt.exchange)
 
 
 @requirement("NSUSER-03")

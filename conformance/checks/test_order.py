@@ -44,7 +44,7 @@ def _slow(member: Appservice) -> Iterator[None]:
             hold.release()
 
 
-@requirement("ORDER-01")
+@requirement("ORDER-01", shared=True)
 def test_messages_of_a_room_arrive_in_order(a: Appservice, human: User) -> None:
     """Fifty messages, sent one after the other in one room, are pushed in that order, batched or by themselves."""
     room, marker = _room_of(a, human), a.journal.marker()
@@ -59,6 +59,22 @@ def test_messages_of_a_room_arrive_in_order(a: Appservice, human: User) -> None:
 def _all_arrive(member: Appservice, sent: list[str], marker: int) -> None:
     missing = member.still_missing(sent, marker)
     control(not missing, f"{len(missing)} of {len(sent)} events did not arrive at {member}")
+
+
+@requirement("ORDER-01", shared=True)
+def test_events_of_all_kinds_arrive_in_order(a: Appservice, human: User) -> None:
+    """Messages, state, redactions and memberships of one room, in turn, are pushed in that order."""
+    room, marker, sent = _room_of(a, human), a.journal.marker(), []
+    guests = [a.ghost() for _ in range(4)]
+    with _slow(a):
+        for number, guest in enumerate(guests):
+            message = human.send(room)
+            sent += [message, human.set_state(room, "org.hq.x", {"number": number}), human.redact(room, message)]
+            guest.join(room)
+            sent += [human.member_event(room, guest), guest.send(room), human.send(room)]
+    _all_arrive(a, sent, marker)
+    arrived = order.arrivals(event for _, event in a.received(marker))
+    _must_be_in_order(sent, arrived, "messages, state, redactions and memberships of a room in the order of sending")
 
 
 @requirement("ORDER-02")

@@ -30,6 +30,10 @@ def test_an_appservice_can_publish_a_room(a: Appservice, human: User) -> None:
     exchanges = [answer.exchange for answer in answers]
     expect(any(works), "200 and {} for an appservice that publishes a room", listing(answers), *exchanges)
     prefer(works[0], "200 and {} with the instance's network_id", answers[0], exchanges[0])
+    network = "meta-net" if works[0] else "hqp-meta"
+    ghost = a.ghost()
+    answer = _put(ghost, network, ghost.create_room())
+    expect(answer.status == 200, "200 for an appservice that publishes a room as a ghost", answer, answer.exchange)
 
 
 @requirement("ROOMDIR-02")
@@ -70,7 +74,7 @@ def test_the_main_directory_is_another(run: Run, a: Appservice, human: User) -> 
         expect(not _entry(human, room, method), f"the room not in {method} /publicRooms", "it is there")
 
 
-@requirement("ROOMDIR-05")
+@requirement("ROOMDIR-05", shared=True)
 def test_the_directory_of_an_instance_can_be_read(run: Run, a: Appservice, human: User) -> None:
     """A public rooms request with `third_party_instance_id` lists what was published there, with the required keys."""
     directory = _directory(run, a)
@@ -82,6 +86,20 @@ def test_the_directory_of_an_instance_can_be_read(run: Run, a: Appservice, human
         required = {key: value for key, value in (entry or {}).items() if key in _REQUIRED}
         wrong = problems("public-rooms#room", required)
         expect(not wrong, "an entry with the required keys", listing(wrong))
+
+
+@requirement("ROOMDIR-05", shared=True)
+def test_the_directory_of_an_instance_has_pages(run: Run, a: Appservice, human: User) -> None:
+    """With a `limit` each published room is on one of the pages of the list."""
+    directory = _directory(run, a)
+    rooms = [human.create_room() for _ in range(3)]
+    for room in rooms:
+        directory.publish(room)
+    for room in rooms:
+        directory.await_listed(room)
+    paged: dict[str, Any] = {"third_party_instance_id": directory.instance_id, "limit": 1}
+    lost = [room for room in rooms if not _entry(human, room, **paged)]
+    expect(not lost, "each room on one of the pages of the list", f"{len(lost)} of {len(rooms)} missing")
 
 
 @requirement("ROOMDIR-06")
@@ -113,7 +131,7 @@ def test_a_published_room_can_be_withdrawn(run: Run, a: Appservice, human: User)
     expect(directory.find(rooms[1]), "the other room still listed", "it is gone too", answer.exchange)
 
 
-@requirement("ROOMDIR-08")
+@requirement("ROOMDIR-08", shared=True)
 def test_each_instance_of_each_appservice_has_its_list(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """What A publishes in its first network is neither in its second nor in B's, which has the same network_id."""
     rooms = [human.create_room() for _ in range(3)]
@@ -131,6 +149,29 @@ def test_each_instance_of_each_appservice_has_its_list(run: Run, a: Appservice, 
     for directory, room in zip(directories, rooms, strict=True):
         foreign = [each for each in rooms if each != room and directory.find(each)]
         expect(not foreign, f"{directory} to list its own room only", f"{len(foreign)} of other lists in it")
+
+
+@requirement("ROOMDIR-08", shared=True)
+def test_a_room_may_be_on_several_lists(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """A room that is published on three lists is on all of them; withdrawn from one it stays on the others."""
+    room = human.create_room()
+    directories = [
+        _directory(run, a, "hqp-multi", "First"),
+        _directory(run, a, "hqp-multi", "Second"),
+        _directory(run, b, "hqp-multi", "First, of another appservice"),
+    ]
+    for directory in directories:
+        directory.publish(room)
+        directory.await_listed(room)
+    networks = {(directory.appservice.code, directory.network) for directory in directories}
+    control(len(networks) == len(directories), "the homeserver takes no network_id, so the lists cannot be told apart")
+    for directory in directories:
+        expect(directory.find(room), f"the room still in {directory}, published on others too", "it is gone")
+    withdrawn, *kept = directories
+    withdrawn.publish(room, visibility="private")
+    control(run.eventually(lambda: withdrawn.find(room) is None or None), f"the room is still in {withdrawn}")
+    for directory in kept:
+        expect(directory.find(room), f"the room still in {directory}, withdrawn from {withdrawn}", "it is gone")
 
 
 @requirement("ROOMDIR-09")

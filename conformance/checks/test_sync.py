@@ -16,7 +16,7 @@ from conformance.verdict import Recorded, caution, control, expect, record
 _PATIENCE = "2000"
 
 
-@requirement("SYNC-01")
+@requirement("SYNC-01", shared=True)
 def test_an_appservice_can_sync_as_a_ghost(run: Run, a: Appservice, human: User) -> None:
     """`/sync?user_id=` shows what the ghost sees: all of it at first, only the news with `since`."""
     ghost = a.ghost()
@@ -35,6 +35,31 @@ def test_an_appservice_can_sync_as_a_ghost(run: Run, a: Appservice, human: User)
     expect(shown, "a new message in the sync from next_batch on", "a sync without it", answer.exchange)
     again = first in _timeline(answer, room)
     expect(not again, "only what is new since next_batch", "the first message again", answer.exchange)
+
+
+@requirement("SYNC-01", shared=True)
+def test_a_ghosts_sync_has_its_invites_and_removals(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """A ghost's sync shows that it has been invited, and that it has been removed, as a human's does."""
+    room, ghost = human.create_room(preset="private_chat"), a.ghost()
+    answers = {user: _sync(user) for user in (human2, ghost)}
+    control(_position(answers[ghost]), f"a ghost's sync is answered {answers[ghost]}", answers[ghost].exchange)
+    for user in answers:
+        human.invite(room, user)
+    for section in ("invite", "join", "leave"):
+        for user, before in answers.items():
+            if section == "join":
+                user.join(room)
+            elif section == "leave":
+                human.kick(room, user)
+            answers[user], shown = _follow(run, user, _sync(user, before), _has(section, room))
+            if user is human2:
+                control(shown, f"a human's sync has no {section} of its room", answers[user].exchange)
+            expect(shown, f"the room under {section} in the sync of {user}", "not there", answers[user].exchange)
+
+
+def _has(section: str, room: str) -> Callable[[Response], bool]:
+    """Whether a sync has a room in a section."""
+    return lambda sync: room in ((sync.json.get("rooms") or {}).get(section) or {})
 
 
 @requirement("SYNC-02")

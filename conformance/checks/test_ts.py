@@ -99,7 +99,7 @@ def must_not_obey(observer: User, room: str, answer: Response, who: str) -> None
         expect(is_now(event, answer), f"the present time for an event of {who}", f"{stamp}", answer.exchange)
 
 
-@requirement("TS-01")
+@requirement("TS-01", shared=True)
 def test_a_message_with_ts_has_that_time(a: Appservice, human: User) -> None:
     """A message that a ghost sends with `ts` has exactly that `origin_server_ts`."""
     for days in (30, 4000):
@@ -107,8 +107,33 @@ def test_a_message_with_ts_has_that_time(a: Appservice, human: User) -> None:
         ghost.send(room)
         ts = past(days)
         must_have(human, room, put(ghost, room, ts), ts)
-    path = f"/rooms/{segment(room)}/send/net.hq.conformance/{ghost.names.fresh('t')}"
-    must_have(human, room, ghost.call("PUT", path, json={"of": "no known type"}, query={"ts": str(ts)}), ts)
+    relation = {"rel_type": "m.annotation", "event_id": ghost.send(room), "key": "+1"}
+    secret = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "c", "sender_key": "k", "session_id": "s"}
+    for kind, content in (
+        ("net.hq.conformance", {"of": "no known type"}),
+        ("m.reaction", {"m.relates_to": relation}),
+        ("m.room.encrypted", {**secret, "device_id": "HQDEVICE"}),
+    ):
+        path = f"/rooms/{segment(room)}/send/{kind}/{ghost.names.fresh('t')}"
+        must_have(human, room, ghost.call("PUT", path, json=content, query={"ts": str(ts)}), ts)
+
+
+@requirement("TS-01", shared=True)
+def test_the_ts_of_every_ghost_counts(run: Run, a: Appservice, human: User) -> None:
+    """Ghosts of all namespaces can send with `ts`, and a ghost that acts with one of its devices can."""
+    room, ts = human.create_room(), past()
+    for prefix in ("hqa-", "hqa2-", "hqopen-"):
+        ghost = a.ghost(prefix)
+        ghost.join(room)
+        ghost.send(room)
+        must_have(human, room, put(ghost, room, ts), ts)
+    device = run.names.fresh("HQDEVICE")
+    ghost.provoke("PUT", f"/devices/{device}", json={})
+    query = {"device_id": device}
+    if ghost.whoami(query=query).json.get("device_id") == device:  # DEVICE-01 to -03 judge that
+        path = f"/rooms/{segment(room)}/send/m.room.message/{ghost.names.fresh('t')}"
+        body = {"msgtype": "m.text", "body": "of a device"}
+        must_have(human, room, ghost.call("PUT", path, json=body, query={**query, "ts": str(ts)}), ts)
 
 
 @requirement("TS-02")
@@ -120,6 +145,10 @@ def test_a_state_event_with_ts_has_that_time(a: Appservice, human: User) -> None
     for number, state in enumerate(("m.room.topic", "net.hq.conformance/key", "net.hq.conformance/Schl%C3%BCssel")):
         ts = past(30 + number)
         must_have(human, room, put(ghost, room, ts, state), ts)
+    slash = put(ghost, room, None, "m.room.topic/")  # an empty state key may leave one at the end of the path
+    control(slash.ok, f"a path with an empty state key is answered {slash}", slash.exchange)
+    ts = past(33)
+    must_have(human, room, put(ghost, room, ts, "m.room.topic/"), ts)
 
 
 @requirement("TS-03")
@@ -238,7 +267,7 @@ def _profile_change(a: Appservice, ghost: User, room: str, query: dict[str, str]
         expect(is_now(event, answer), expected, f"origin_server_ts {stamp}", answer.exchange, found)
 
 
-@requirement("TS-07")
+@requirement("TS-07", shared=True)
 def test_a_membership_set_as_state_with_ts_has_that_time(a: Appservice, human: User, human1: User) -> None:
     """A membership event that a ghost sets as a state event with `ts` has exactly that time and takes effect."""
     ghost, room = ghost_in(a, human)
@@ -254,6 +283,20 @@ def test_a_membership_set_as_state_with_ts_has_that_time(a: Appservice, human: U
         must_have(human, room, answer, ts)
         seen = human.state(room, "m.room.member", human1.user_id).get("membership")
         expect(seen == result, f"membership {result} of {human1}", f"membership {seen}", answer.exchange)
+
+
+@requirement("TS-07", shared=True)
+def test_ones_own_membership_set_as_state_with_ts_has_that_time(a: Appservice, human: User) -> None:
+    """A ghost's own join, and its name in a room, that it sets as state with `ts` have exactly that time."""
+    ghost, room = ghost_in(a, human)
+    obeyed(human, ghost, room, "m.room.topic")
+    guest, before = a.ghost(), a.ghost()
+    before.set_state(room, "m.room.member", {"membership": "join"}, before.user_id)
+    for number, user in enumerate((guest, ghost)):
+        ts = past(30 + number)
+        path = f"/rooms/{segment(room)}/state/m.room.member/{segment(user.user_id)}"
+        body = {"membership": "join", "displayname": user.names.fresh("in this room ")}
+        must_have(human, room, user.call("PUT", path, json=body, query={"ts": str(ts)}), ts)
 
 
 def _sync_of(room: str, limit: int) -> dict[str, str]:

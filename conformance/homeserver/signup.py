@@ -70,14 +70,15 @@ class Signup:
     _ordinary: Attempt | None = field(default=None, init=False)
     _reserved: dict[str, Attempt] = field(default_factory=dict, init=False)
 
-    def first(self, localpart: str, party: str = "human") -> Attempt:
+    def first(self, localpart: str, party: str = "human", more: Mapping[str, Any] | None = None) -> Attempt:
         """The first step: a name and a password, no authentication.
 
+        :param more: further keys of the request.
         :raises Inconclusive: the homeserver limits the rate of registrations and cannot be waited for.
         """
         password = secrets.token_urlsafe(18)
         self.redactor.add(password, "password")
-        body = self.client.dialect.human(localpart, password)
+        body = {**self.client.dialect.human(localpart, password), **(more or {})}
         attempt = Attempt(localpart, self._post(body, party), body)
         if attempt.response.status == 429:
             raise Inconclusive(

@@ -282,6 +282,7 @@ class Restarts(OutageLane):
         def meanwhile() -> None:
             nonlocal down_at
             down_at = self.run.journal.marker()
+            self.run.restarted_at.append(down_at)
             if answered is not None:
                 answered.release()
             healing.close()

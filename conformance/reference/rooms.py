@@ -79,6 +79,9 @@ class Powers(Policy):
             allowed = before in ("join", "invite") or (rule == "public" and before != "ban") or not room.state
             if sender != target or not (allowed or (target in room.creators and before is None)):
                 raise forbidden(f"{target} may not join")
+        elif membership == "knock":
+            if sender != target or rule not in ("knock", "knock_restricted") or before in ("join", "invite", "ban"):
+                raise forbidden(f"{target} may not knock")
         elif membership == "leave" and sender == target:
             if before not in ("join", "invite", "knock"):
                 raise forbidden(f"{target} is not in the room")
@@ -260,6 +263,12 @@ class Rooms(Policy):
         room, user_id = self.room(room_id), call.requester.user_id
         if room.membership(user_id) != "join":
             self.set_membership(room, user_id, user_id, "join")
+        return {"room_id": room_id}
+
+    @endpoint("POST", "/knock/<room_id>")
+    def knock(self, call: Call, room_id: str) -> JsonObject:
+        """Ask to be let in (CS: Knocking on rooms)."""
+        self.set_membership(self.room(room_id), call.requester.user_id, call.requester.user_id, "knock")
         return {"room_id": room_id}
 
     @endpoint("POST", "/rooms/<room_id>/leave")

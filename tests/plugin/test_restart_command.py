@@ -59,7 +59,15 @@ def test_it_is_restarted_at_the_end(
 ) -> None:
     url, command = running
     result = pytester.runpytest_subprocess(
-        *("--hs-url", url, "--as-registrations", tmp_path / "files", "--only", "RESTART,RETRY-15,REG-01", *BUDGETS),
+        *(
+            "--hs-url",
+            url,
+            "--as-registrations",
+            tmp_path / "files",
+            "--only",
+            "RESTART,RETRY-15,REG-01,TXN-10,TXN-16",
+            *BUDGETS,
+        ),
         *("--hs-restart-command", f"{command} {placeholder}", "--conformance-report", "report"),
     )
     assert result.ret == 0, result.stdout.str()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import time
 from typing import Any
 
 from conformance.appservice.registration import Registration
@@ -10,7 +12,7 @@ from conformance.reference.accounts import BY_APPSERVICE, Accounts, Profiles
 from conformance.reference.defects import defect, variant
 from conformance.reference.identity import Identity, Requester
 from conformance.reference.limits import Limits
-from conformance.reference.policy import MatrixError
+from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.store import Account, JsonObject
 from conformance.reference.web import Answer, Call, answer
 
@@ -388,10 +390,9 @@ class LoginsYieldTheSendersToken(Accounts):
     """The token that a login as a ghost yields is that of its appservice's sender user."""
 
     def login_ghost(self, call: Call) -> JsonObject:
-        result = super().login_ghost(call)
-        if "device_id" in call.json:
+        result, sender = super().login_ghost(call), self.hs.user_id(self.appservice_of(call).sender_localpart)
+        if "device_id" in call.json or result["user_id"] == sender:
             return result
-        sender = self.hs.user_id(self.appservice_of(call).sender_localpart)
         return {**result, "access_token": self.logged_in(call, sender)["access_token"]}
 
 
@@ -399,9 +400,9 @@ class LoginsYieldTheSendersToken(Accounts):
 class LoginsIgnoreTheDeviceId(Accounts):
     """The device of a login is a new one, whatever `device_id` was asked for."""
 
-    def logged_in(self, call: Call, user_id: str) -> JsonObject:
-        call.body = b"{}"
-        return super().logged_in(call, user_id)
+    def login_ghost(self, call: Call) -> JsonObject:
+        call.body = json.dumps({**call.json, "device_id": None}).encode()
+        return super().login_ghost(call)
 
 
 @defect("ADMIN-13")
@@ -891,3 +892,97 @@ class LoginsAsTheSenderFail(Accounts):
         if any(self.hs.namespaces.is_sender(each, user_id) for each in self.hs.appservices):
             raise LookupError(user_id)
         super().check_known(user_id)
+
+
+# Names, tokens and devices that are seldom tried
+
+
+@defect("ADMIN-01")
+class NamesHaveSixtyFourCharacters(Accounts):
+    """A name has 64 characters at most."""
+
+    def check_form(self, localpart: str) -> None:
+        super().check_form(localpart)
+        if len(localpart) > 64:
+            raise MatrixError(400, "M_INVALID_USERNAME", "too long")
+
+
+@defect("ADMIN-03")
+class RegistrationsIgnoreTheDeviceId(Accounts):
+    """The device of a registration is a new one, whatever device_id was asked for."""
+
+    def created(self, call: Call, *args: Any) -> JsonObject:
+        call.body = json.dumps({**call.json, "device_id": None}).encode()
+        return super().created(call, *args)
+
+
+@defect("ADMIN-06")
+class NamesMayHaveColons(Accounts):
+    """A ghost's name may have a colon."""
+
+    def check_ghost_name(self, appservice: Registration, localpart: str) -> None:
+        super().check_ghost_name(appservice, localpart.replace(":", "."))
+
+    def check_form(self, localpart: str) -> None:
+        super().check_form(localpart.replace(":", "."))
+
+
+@defect("ADMIN-09", also=("ADMIN-16",))
+class TokensOfGhostsRegisterGhosts(Accounts):
+    """A ghost's own access token registers and logs in ghosts of its appservice."""
+
+    def appservice_of(self, call: Call) -> Registration:
+        user_id, _ = self.store.tokens.get(self.hs.identity.token(call) or "", ("", ""))
+        return owner(self, user_id) or super().appservice_of(call)
+
+
+@defect("ADMIN-12")
+class LoginsEndAllOthers(Accounts):
+    """A login as a ghost ends the tokens of all its devices."""
+
+    def logged_in(self, call: Call, user_id: str) -> JsonObject:
+        self.store.drop_tokens(user_id)
+        return super().logged_in(call, user_id)
+
+
+@defect("ADMIN-14")
+class AppservicesLogInAsSendersOfOthers(Accounts):
+    """An appservice may log in as the sender user of another."""
+
+    def may_log_in(self, appservice: Registration, user_id: str) -> bool:
+        senders = [self.hs.user_id(each.sender_localpart) for each in self.hs.appservices]
+        return user_id in senders or super().may_log_in(appservice, user_id)
+
+
+@defect("ADMIN-16")
+class TokensOfGhostsLogGhostsIn(Accounts):
+    """A ghost's own access token logs in as any ghost of its appservice."""
+
+    def login_ghost(self, call: Call) -> JsonObject:
+        user_id, _ = self.store.tokens.get(self.hs.identity.token(call) or "", ("", ""))
+        if owner(self, user_id) is not None:
+            return self.logged_in(call, self.identified(call))
+        return super().login_ghost(call)
+
+
+@defect("ADMIN-05")
+class RegistrationsAtOnceBothSucceed(Accounts):
+    """Whether a name is free is looked up some time before it is taken."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._promised: set[str] = set()
+
+    @endpoint("POST", "/register", authenticated=False, waits=True)
+    def register(self, call: Call) -> Any:
+        localpart = str(call.json.get("username"))
+        with self.hs.lock:
+            if self.hs.user_id(localpart) not in self.store.accounts:
+                self._promised.add(localpart)
+        time.sleep(0.05)
+        with self.hs.lock:
+            return super().register(call)
+
+    def check_free(self, localpart: str) -> None:
+        if localpart not in self._promised:
+            super().check_free(localpart)

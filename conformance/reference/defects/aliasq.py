@@ -54,6 +54,35 @@ class _InThePath(Queries):
         return quote(alias, safe="")
 
 
+class _Asking(Rooms):
+    """Nobody is asked about the unknown alias of some joins."""
+
+    def join_by_name(self, call: Call, room: str) -> JsonObject:
+        if room.startswith("#") and self.is_local(call) and self.hs.aliases.lookup(room) is None:
+            raise MatrixError(404, "M_NOT_FOUND", "there is no such alias")
+        return super().join_by_name(call, room)
+
+    def is_local(self, call: Call) -> bool:
+        """Whether the homeserver's own directory decides."""
+        raise NotImplementedError
+
+
+@defect("ALIASQ-01")
+class JoinsOfGhostsAskNobody(_Asking):
+    """Nobody is asked about the unknown alias of an appservice's join."""
+
+    def is_local(self, call: Call) -> bool:
+        return call.requester.appservice is not None
+
+
+@defect("ALIASQ-01")
+class JoinsByWayOfServersAskNobody(_Asking):
+    """Nobody is asked about the unknown alias of a join that names servers."""
+
+    def is_local(self, call: Call) -> bool:
+        return bool({"via", "server_name"} & call.query.keys())
+
+
 @defect("ALIASQ-01", also=("AUTH-03", "INV-06"))
 class AliasesAreNeverAskedAbout(_Aliases):
     """Nobody is asked about unknown aliases."""
@@ -499,3 +528,41 @@ class TheAppserviceKnowsBetter(Aliases):
             if reply is not None and reply.status == 404 and appservice.id == "hq-query":
                 raise MatrixError(404, "M_NOT_FOUND", "there is no such alias")
         return super().resolved(alias)
+
+
+@defect("ALIASQ-02")
+class AliasesAreLowered(Queries):
+    """The alias of a query is written in lower case."""
+
+    def once(self, appservice: Registration, about: To, identifier: str) -> Reply:
+        return super().once(appservice, about, identifier.lower() if about is To.ALIAS else identifier)
+
+
+@defect("ALIASQ-10")
+class AliasesOnceUnknownStayUnknown(Aliases):
+    """An alias of which an appservice knew nothing once cannot be joined, though it has been made since."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._unknown: set[str] = set()
+
+    def resolved(self, alias: str) -> str:
+        if alias in self._unknown:
+            raise MatrixError(404, "M_NOT_FOUND", "there is no such alias")
+        try:
+            return super().resolved(alias)
+        except MatrixError as error:
+            if error.status == 404:
+                self._unknown.add(alias)
+            raise
+
+
+@defect("ALIASQ-12")
+class JoinsOfUnauthorizedQueriesAreServerErrors(Queries):
+    """A query that the appservice answers with 401 makes the join fail with a server error."""
+
+    def once(self, appservice: Registration, about: To, identifier: str) -> Reply:
+        reply = super().once(appservice, about, identifier)
+        if about is To.ALIAS and reply.status == 401:
+            raise MatrixError(500, "M_UNKNOWN", "internal error: the appservice does not know its homeserver")
+        return reply

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, unquote_plus, urlencode
 
 import urllib3
@@ -421,3 +423,30 @@ class TokensEndAtAnEqualsSign(Outgoing):
 
     def token(self, appservice: Registration) -> str:
         return appservice.hs_token.partition("=")[0]
+
+
+@defect("AUTH-01", needs=("TXN-11",))
+class RetriesHaveNoToken(Outgoing):
+    """A transaction that is tried again has no Authorization header."""
+
+    def headers(self, appservice: Registration, about: To) -> dict[str, str]:
+        headers, pusher = super().headers(appservice, about), self.hs.pushers.get(appservice.id)
+        return {} if about is To.TRANSACTION and pusher is not None and pusher.failures else headers
+
+
+@defect("AUTH-02", "AUTH-03", needs=("USERQ-12", "ALIASQ-13"))
+class RepeatedQueriesHaveNoToken(Outgoing):
+    """A query about a user or an alias that is asked again has no Authorization header."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._asked: set[str] = set()
+        self._repeating = threading.local()
+
+    def ask(self, appservice: Registration, about: To, method: str, path: str, **more: Any) -> Reply:
+        self._repeating.it = about in _QUERIES and path in self._asked
+        self._asked.add(path)
+        return super().ask(appservice, about, method, path, **more)
+
+    def headers(self, appservice: Registration, about: To) -> dict[str, str]:
+        return {} if self._repeating.it else super().headers(appservice, about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -14,10 +15,11 @@ from conformance.reference.defects import defect
 from conformance.reference.ephemeral import Ephemeral
 from conformance.reference.events import ClientTransactions
 from conformance.reference.identity import Identity, Requester
-from conformance.reference.policy import MatrixError, Policy
+from conformance.reference.policy import MatrixError, Policy, endpoint
 from conformance.reference.rooms import Powers, Rooms, forbidden
 from conformance.reference.server import Media
 from conformance.reference.store import Event, JsonObject, Room
+from conformance.reference.sync import Sync
 from conformance.reference.web import Call
 
 
@@ -363,7 +365,7 @@ class JoinsBelowRoomsAreTheSenders(Rooms):
         return super().join(_as_sender(self, call) if below_rooms else call, room_id)
 
 
-@defect("IDENT-13")
+@defect("IDENT-13", also=("IDENT-12",))
 class TopicsOfGhostsAreTheCreators(Rooms):
     """State that a ghost sets comes from the creator of the room."""
 
@@ -774,3 +776,217 @@ class ProfilesOfNamesWithSlashesAreUnreachable(Profiles):
         if "/" in user_id:
             raise self.hs.errors.unknown_path()
         return super().set_profile(call, user_id, key)
+
+
+def _is_ghost(policy: Policy, user_id: str) -> bool:
+    """Whether a users namespace of any appservice covers a user."""
+    return any(policy.hs.namespaces.covers(each, "users", user_id) for each in policy.hs.appservices)
+
+
+@defect("IDENT-03")
+class SendersOfThoseThatAreNeverCalledCanBeActedAs(_Lenient):
+    """An appservice may act as the sender user of another that has no url."""
+
+    def allows(self, appservice: Registration, user_id: str) -> bool:
+        return any(each.url is None and self.hs.namespaces.is_sender(each, user_id) for each in self.hs.appservices)
+
+
+@defect("IDENT-11")
+class InvitesToNewRoomsAreTheSenders(Rooms):
+    """In a room that a ghost creates the invites come from the sender user."""
+
+    def invite_first(self, room: Room, creator: str, invited: list[str]) -> None:
+        owner = next((each for each in self.hs.appservices if self.hs.namespaces.is_own_user(each, creator)), None)
+        if owner is None:
+            super().invite_first(room, creator, invited)
+            return
+        for user_id in invited:
+            sender = self.hs.user_id(owner.sender_localpart)
+            self.append(room, sender, "m.room.member", {"membership": "invite"}, user_id)
+
+
+@defect("IDENT-12")
+class UnbansAreTheCreators(Rooms):
+    """An unban by a ghost comes from the creator of the room."""
+
+    def unban(self, call: Call, room_id: str) -> JsonObject:
+        if call.requester.appservice is not None:
+            call.requester = replace(call.requester, user_id=self.room(room_id).creators[0])
+        return super().unban(call, room_id)
+
+
+@defect("IDENT-12")
+class MembershipsSetAsStateAreTheCreators(Rooms):
+    """The membership of somebody else that a ghost sets by PUT /state comes from the creator of the room."""
+
+    def _membership_as_state(self, room: Room, sender: str, target: str, content: JsonObject, ts: int | None) -> Event:
+        foreign = sender != target and _is_ghost(self, sender)
+        return super()._membership_as_state(room, room.creators[0] if foreign else sender, target, content, ts)
+
+
+@defect("IDENT-13")
+class HistoryIsReadAsTheSender(Rooms):
+    """What /messages shows a ghost depends on whether the sender user is in the room."""
+
+    def messages(self, call: Call, room_id: str) -> JsonObject:
+        return super().messages(_as_sender(self, call), room_id)
+
+
+@defect("IDENT-13")
+class SingleEventsAreReadAsTheSender(Rooms):
+    """Which single events a ghost may read depends on whether the sender user is in the room."""
+
+    def event(self, call: Call, room_id: str, event_id: str) -> JsonObject:
+        return super().event(_as_sender(self, call), room_id, event_id)
+
+
+@defect("IDENT-13")
+class JoinedRoomsAreTheSenders(Rooms):
+    """/joined_rooms as a ghost lists the rooms of the sender user."""
+
+    def joined_rooms(self, call: Call) -> JsonObject:
+        return super().joined_rooms(_as_sender(self, call))
+
+
+@defect("IDENT-13")
+class MessagesToDevicesAreTheSenders(Sync):
+    """What a ghost sends to devices comes from the sender user."""
+
+    def send_to_device(self, call: Call, kind: str, txn_id: str) -> JsonObject:
+        return super().send_to_device(_as_sender(self, call), kind, txn_id)
+
+
+@defect("IDENT-14")
+class AvatarsOfGhostsAreForgotten(Profiles):
+    """A new avatar of a ghost is answered with 200 and forgotten."""
+
+    def set_profile(self, call: Call, user_id: str, key: str) -> JsonObject:
+        if key == "avatar_url" and _is_ghost(self, user_id):
+            return {}
+        return super().set_profile(call, user_id, key)
+
+
+@defect("IDENT-14")
+class ProfilesOfOpenGhostsCannotBeChanged(Profiles):
+    """The profile of a ghost outside the exclusive namespaces cannot be changed."""
+
+    def check_own(self, call: Call, user_id: str) -> None:
+        super().check_own(call, user_id)
+        appservice, namespaces = call.requester.appservice, self.hs.namespaces
+        profile = "/profile/" in call.path and appservice is not None
+        if profile and _is_ghost(self, user_id) and not namespaces.claimed("users", user_id):
+            raise forbidden("that name is nobody's alone")
+
+
+@defect("IDENT-14")
+class NewNamesOfGhostsAreNotTold(Rooms):
+    """The rooms of a ghost are not told of its new name."""
+
+    def announce_profile(self, user_id: str) -> None:
+        if not _is_ghost(self, user_id):
+            super().announce_profile(user_id)
+
+
+@defect("IDENT-16")
+class RegistrationsNeedTheHeader(Accounts):
+    """For registrations and logins the as_token counts in the header only."""
+
+    def appservice_of(self, call: Call) -> Registration:
+        if "Authorization" not in call.request.headers:
+            raise MatrixError(401, "M_MISSING_TOKEN", "an as_token is needed in the header")
+        return super().appservice_of(call)
+
+
+def _is_senders(policy: Policy, call: Call) -> bool:
+    """Whether an appservice calls as its sender user."""
+    return call.requester.appservice is not None and call.requester.user_id == _sender(policy, call)
+
+
+@defect("IDENT-19")
+class SendersHaveNoProfile(Profiles):
+    """The profile of a sender user, whom nobody has registered, cannot be set."""
+
+    def set_profile(self, call: Call, user_id: str, key: str) -> JsonObject:
+        if _is_senders(self, call):
+            raise MatrixError(404, "M_NOT_FOUND", "there is no such profile")
+        return super().set_profile(call, user_id, key)
+
+
+@defect("IDENT-19")
+class SendersCannotCreateRooms(Rooms):
+    """A sender user, whom nobody has registered, cannot create rooms."""
+
+    def create(self, call: Call) -> JsonObject:
+        if _is_senders(self, call):
+            raise forbidden("nobody has registered that user")
+        return super().create(call)
+
+
+@defect("IDENT-19")
+class SendersCannotBan(Rooms):
+    """A sender user, whom nobody has registered, cannot ban."""
+
+    def ban(self, call: Call, room_id: str) -> JsonObject:
+        if _is_senders(self, call):
+            raise forbidden("nobody has registered that user")
+        return super().ban(call, room_id)
+
+
+@defect("IDENT-20")
+class TransactionIdsAreOfTheGhost(ClientTransactions):
+    """A transaction ID that a ghost has used in one room is a repetition in another."""
+
+    def _key(self, call: Call, txn_id: str) -> str:
+        if call.requester.appservice is None:
+            return super()._key(call, txn_id)
+        return f"{self.scope(call.requester)} {txn_id}"
+
+
+@defect("IDENT-20")
+class TransactionIdsAreOfTheRoom(ClientTransactions):
+    """A transaction ID that a ghost has used for one type of event is a repetition for another."""
+
+    def _key(self, call: Call, txn_id: str) -> str:
+        if call.requester.appservice is None or "/send/" not in call.path:
+            return super()._key(call, txn_id)
+        return f"{self.scope(call.requester)} {call.path.partition('/send/')[0]} {txn_id}"
+
+
+@defect("IDENT-02")
+class GhostsThatSpeakAtOnceAreMixedUp(Rooms):
+    """Who acts is kept for the whole appservice: of two messages at the same time both come from one ghost."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._acting: dict[str, Requester] = {}
+
+    @endpoint("PUT", "/rooms/<room_id>/send/<kind>/<txn_id>", waits=True)
+    def send(self, call: Call, room_id: str, kind: str, txn_id: str) -> JsonObject:
+        appservice = call.requester.appservice
+        if appservice is not None:
+            self._acting[appservice.id] = call.requester
+            time.sleep(0.02)
+            call.requester = self._acting[appservice.id]
+        with self.hs.lock:
+            return super().send(call, room_id, kind, txn_id)
+
+
+@defect("IDENT-04")
+class OpenPhantomsCanBeActedAs(Identity):
+    """An appservice may act as an unregistered user of a namespace that is not exclusive."""
+
+    def check_user(self, appservice: Registration, user_id: str) -> None:
+        claimed = self.hs.namespaces.claimed("users", user_id)
+        if claimed or not self.may_be(appservice, user_id):
+            super().check_user(appservice, user_id)
+
+
+@defect("IDENT-05")
+class GhostsOfSecondEntriesAreCommonProperty(_Lenient):
+    """An appservice may act as a ghost of another's that is covered by a later entry than the first."""
+
+    def allows(self, appservice: Registration, user_id: str) -> bool:
+        lists = [self.hs.namespaces.entries(each, "users") for each in self.hs.appservices]
+        return any(
+            entry.exclusive and self.hs.namespaces.matches(entry, user_id) for each in lists for entry in each[1:]
+        )

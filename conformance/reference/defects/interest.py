@@ -23,6 +23,11 @@ def _is_of_a_later_entry(policy: Interest, appservice: Registration, user_id: st
     return any(namespaces.matches(entry, user_id) for entry in exclusive[1:])
 
 
+def _was(event: Event, membership: str) -> bool:
+    """Whether a membership event ends such a membership."""
+    return (event.prev_content or {}).get("membership") == membership
+
+
 class _Losing(Interest):
     """Events that should be pushed are lost."""
 
@@ -86,6 +91,33 @@ class InvitesOfNewRoomsAreNotPushed(Rooms):
             super().tell(event)
 
 
+@defect("INTEREST-01")
+class SecondInvitesAreNotPushed(Interest):
+    """An invite of a ghost that had a membership of the room before is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        again = event.membership == "invite" and event.prev_content is not None
+        return not again and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-01")
+class InvitesAsStateAreNotPushed(Rooms):
+    """An invite that is sent as state is not pushed."""
+
+    _as_state = False
+
+    def _membership_as_state(self, room: Room, sender: str, target: str, content: JsonObject, ts: int | None) -> Event:
+        self._as_state = content.get("membership") == "invite"
+        try:
+            return super()._membership_as_state(room, sender, target, content, ts)
+        finally:
+            self._as_state = False
+
+    def tell(self, event: Event) -> None:
+        if not self._as_state:
+            super().tell(event)
+
+
 @defect("INTEREST-02")
 class OnlyMembersOfTheFirstUsersEntryCount(Interest):
     """Of the exclusive users namespaces only the first entry makes the rooms of its users interesting."""
@@ -95,6 +127,107 @@ class OnlyMembersOfTheFirstUsersEntryCount(Interest):
             self.is_own_user(appservice, member) and not _is_of_a_later_entry(self, appservice, member)
             for member in self.members(room)
         )
+
+
+@defect("INTEREST-02", also=("INTEREST-30",))
+class GhostsThatCameBackDoNotCount(Interest):
+    """A ghost that left a room and joined it again does not make it interesting."""
+
+    def members(self, room: Room) -> list[str]:
+        gone = {event.state_key for event in room.events if event.membership in ("leave", "ban")}
+        return [member for member in super().members(room) if member not in gone]
+
+
+@defect("INTEREST-02")
+class OnlyFiveMembersCount(Interest):
+    """Of the members of a room only the first five are looked at."""
+
+    def members(self, room: Room) -> list[str]:
+        return super().members(room)[:5]
+
+
+@defect("INTEREST-02")
+class TheFirstLeaveEndsTheInterest(Interest):
+    """When one of several ghosts of an appservice leaves a room, the others do not make it interesting any more."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        return not any(self._left(appservice, room, event) for event in room.events[:-1]) and super().by_member(
+            appservice, room
+        )
+
+    def _left(self, appservice: Registration, room: Room, event: Event) -> bool:
+        user = event.state_key or ""
+        was_inside = (event.prev_content or {}).get("membership") == "join" and event.membership in ("leave", "ban")
+        return was_inside and self.is_own_user(appservice, user) and room.membership(user) != "join"
+
+
+@defect("INTEREST-02", also=("INTEREST-09",))
+class WithTheSenderGoTheGhosts(Interest):
+    """When the sender user leaves a room, the ghosts that are still there do not make it interesting."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        sender = self.hs.user_id(appservice.sender_localpart)
+        return room.membership(sender) != "leave" and super().by_member(appservice, room)
+
+
+@defect("INTEREST-02", also=("INTEREST-03",))
+class RoomsWithATombstoneAreDead(Interest):
+    """Nothing is pushed from a room that has a tombstone."""
+
+    def in_room(self, appservice: Registration, room: Room) -> bool:
+        return not room.content("m.room.tombstone") and super().in_room(appservice, room)
+
+
+@defect("INTEREST-02")
+class EncryptedRoomsPushCiphertextOnly(_Losing):
+    """From a room that is encrypted only encrypted messages are pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return bool(room.content("m.room.encryption")) and event.type == "m.room.message"
+
+
+@defect("INTEREST-02")
+class MessagesNeedAVisibleHistory(_Losing):
+    """Messages of rooms whose history is for members are pushed only where the sender user is one of them."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        hidden = room.content("m.room.history_visibility").get("history_visibility") in ("joined", "invited")
+        sender = self.hs.user_id(appservice.sender_localpart)
+        return hidden and not event.is_state and room.membership(sender) != "join"
+
+
+@defect("INTEREST-02")
+class MessagesOfPrivateRoomsAreNotPushed(_Losing):
+    """Messages are pushed only from rooms that anybody may join."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        private = room.content("m.room.join_rules").get("join_rule") != "public"
+        return private and not event.is_state and not self.by_alias(appservice, room)
+
+
+@defect("INTEREST-02")
+class StateOfPrivateRoomsIsNotPushed(_Losing):
+    """State is pushed only from rooms that anybody may join."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        private = room.content("m.room.join_rules").get("join_rule") == "invite"
+        return private and event.type == "m.room.topic"
+
+
+@defect("INTEREST-02", also=("TXN-19",))
+class RoomsWithADomainAreOfNoInterest(Interest):
+    """Rooms whose ID has a server name, as up to version 11, are not made interesting by their members."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        return ":" not in room.room_id and super().by_member(appservice, room)
+
+
+@defect("INTEREST-02")
+class SpacesAreNoRooms(_Losing):
+    """Messages of spaces are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not event.is_state and "type" in room.content("m.room.create")
 
 
 @defect("INTEREST-03")
@@ -121,6 +254,17 @@ class EmptyStateIsNotPushed(_Losing):
         return event.is_state and not event.content
 
 
+@defect("INTEREST-03")
+class RoomSettingsAreNotPushed(_Losing):
+    """Of the state of Matrix only what an appservice is likely to bridge is pushed."""
+
+    LIKELY = ("name", "topic", "power_levels", "join_rules", "history_visibility", "member", "create")
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        likely = event.type.removeprefix("m.room.") in self.LIKELY
+        return event.is_state and event.type.startswith("m.") and not likely
+
+
 @defect("INTEREST-04")
 class MembershipsOfHumansAreNotPushed(_Losing):
     """Memberships of users outside the namespaces are not pushed."""
@@ -136,6 +280,26 @@ class UnbansOfHumansAreNotPushed(_Losing):
     def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
         unban = (event.prev_content or {}).get("membership") == "ban"
         return event.membership == "leave" and unban and not self.is_own_user(appservice, event.state_key or "")
+
+
+def _is_profile_change(event: Event) -> bool:
+    return event.membership == "join" and _was(event, "join")
+
+
+@defect("INTEREST-04")
+class NewNamesOfHumansAreNotPushed(_Losing):
+    """The membership event that announces a new display name of a human is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return _is_profile_change(event) and not self.is_own_user(appservice, event.sender)
+
+
+@defect("INTEREST-04")
+class KnocksOfHumansAreNotPushed(_Losing):
+    """That a human knocks at a room is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.membership == "knock" and not self.is_own_user(appservice, event.sender)
 
 
 @defect("INTEREST-05")
@@ -178,12 +342,37 @@ class EmptyStringsAreNotPushed(Format):
         return {key: self._pruned(each) for key, each in value.items() if each != ""}
 
 
+@defect("INTEREST-05")
+class EditsAreNotPushed(_Losing):
+    """Messages that replace another are not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        relation = event.content.get("m.relates_to")
+        return isinstance(relation, dict) and relation.get("rel_type") == "m.replace"
+
+
+@defect("INTEREST-05")
+class NoticesAreNotPushed(_Losing):
+    """Notices are not pushed: bots must not answer them."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.type == "m.room.message" and event.content.get("msgtype") == "m.notice"
+
+
 @defect("INTEREST-06")
 class RedactionsAreNotPushed(_Losing):
     """Redactions are not pushed."""
 
     def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
         return event.type == "m.room.redaction"
+
+
+@defect("INTEREST-06")
+class RedactionsOfStateAreNotPushed(_Losing):
+    """The redaction of a state event is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.type == "m.room.redaction" and self.store.events[event.redacts or ""].is_state
 
 
 @defect("INTEREST-07")
@@ -222,6 +411,50 @@ class MessagesOfTheSenderAreNotPushed(_Losing):
         return not event.is_state and self.hs.namespaces.is_sender(appservice, event.sender)
 
 
+@defect("INTEREST-07")
+class NewNamesOfGhostsAreNotPushed(_Losing):
+    """The membership event that announces a new display name of a ghost is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return _is_profile_change(event) and self.is_own_user(appservice, event.sender)
+
+
+@defect("INTEREST-07")
+class RedactionsOfGhostsAreNotPushed(_Losing):
+    """A redaction by a ghost is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return event.type == "m.room.redaction" and self.is_own_user(appservice, event.sender)
+
+
+@defect("INTEREST-07")
+class WhatGhostsSendByTheirOwnTokensIsNotPushed(_Losing):
+    """What a ghost sends by a token of its own is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        by_login = event.transaction is not None and bool(event.transaction[1])
+        return by_login and self.is_own_user(appservice, event.sender)
+
+
+@defect("INTEREST-07")
+class HumansThatGhostsRemoveAreNotPushed(_Losing):
+    """What a ghost does to the membership of a human is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        target = event.state_key or ""
+        own = self.is_own_user(appservice, event.sender)
+        return event.membership is not None and own and not self.is_own_user(appservice, target)
+
+
+@defect("INTEREST-07")
+class StateOfTheSenderIsNotPushed(_Losing):
+    """State that the sender user sets in a room with ghosts is not pushed to its appservice."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        own = self.hs.namespaces.is_sender(appservice, event.sender)
+        return own and event.is_state and event.membership is None
+
+
 @defect("INTEREST-08")
 class TheSenderIsNoTarget(Interest):
     """An invite for the sender user is not pushed."""
@@ -240,6 +473,15 @@ class BansOfTheSenderAreNotPushed(Interest):
         return not (sender and event.membership == "ban") and super().by_target(appservice, event, room)
 
 
+@defect("INTEREST-08")
+class LeavesAndKicksOfTheSenderAreNotPushed(Interest):
+    """The event by which the sender user leaves a room, where it is alone of its appservice, is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        sender = self.hs.namespaces.is_sender(appservice, event.state_key or "")
+        return not (sender and event.membership == "leave") and super().by_target(appservice, event, room)
+
+
 @defect("INTEREST-09")
 class TheSenderIsNoMember(Interest):
     """The sender user as a member does not make a room interesting."""
@@ -256,6 +498,18 @@ class TheSenderCountsOnceItHasSpoken(Interest):
         senders = {self.hs.user_id(each.sender_localpart) for each in self.hs.appservices}
         speakers = {event.sender for event in room.events if not event.is_state}
         return [member for member in super().members(room) if member not in senders or member in speakers]
+
+
+@defect("INTEREST-09", also=("INTEREST-16",))
+class StateOfTheSendersRoomsIsNotPushed(_Losing):
+    """Where only the sender user is a member, state is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        if not event.is_state or self.by_target(appservice, event, room) or self.by_alias(appservice, room):
+            return False
+        is_sender = self.hs.namespaces.is_sender
+        ghosts = [m for m in self.members(room) if self.is_own_user(appservice, m) and not is_sender(appservice, m)]
+        return not ghosts and not self.by_room_id(appservice, room)
 
 
 @defect("INTEREST-10")
@@ -288,6 +542,30 @@ class ExclusiveAliasesDoNotCount(Interest):
         )
 
 
+@defect("INTEREST-10")
+class OneDeletedAliasEndsTheInterest(Interest):
+    """When one of the aliases of a room is deleted, the others do not make it interesting any more."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._seen: dict[str, set[str]] = {}
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        now = {alias for alias, (room_id, _) in self.store.aliases.items() if room_id == room.room_id}
+        seen = self._seen.setdefault(room.room_id, set())
+        seen |= now
+        return seen == now and super().by_alias(appservice, room)
+
+
+@defect("INTEREST-10")
+class StateOfRoomsWithAnAliasIsNotPushed(_Losing):
+    """By its alias a room is interesting for its messages and memberships only."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        otherwise = self.by_member(appservice, room) or self.by_room_id(appservice, room)
+        return event.is_state and event.membership is None and not otherwise
+
+
 @defect("INTEREST-11")
 class AliasesCountAsTheyWereAtFirst(Interest):
     """Whether a room's aliases make it interesting is decided while it is created."""
@@ -310,6 +588,22 @@ class OnlyCanonicalAliasesCount(Interest):
     def by_alias(self, appservice: Registration, room: Room) -> bool:
         alias = room.content("m.room.canonical_alias").get("alias", "")
         return alias in self.store.aliases and self.hs.namespaces.covers(appservice, "aliases", alias)
+
+
+@defect("INTEREST-11")
+class AliasesStayWithTheirFirstRoom(Interest):
+    """An alias that was taken from one room and given to another does not make that one interesting."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._first: dict[str, str] = {}
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        return any(
+            room_id == room.room_id == self._first.setdefault(alias, room_id)
+            and self.hs.namespaces.covers(appservice, "aliases", alias)
+            for alias, (room_id, _) in self.store.aliases.items()
+        )
 
 
 @defect("INTEREST-12")
@@ -341,6 +635,16 @@ class RoomIdsWithoutAServerNameMatchNothing(Interest):
 
     def by_room_id(self, appservice: Registration, room: Room) -> bool:
         return ":" in room.room_id and super().by_room_id(appservice, room)
+
+
+@defect("INTEREST-13")
+class StateOfRoomsWithAnIdIsNotPushed(_Losing):
+    """By its ID a room is interesting for its messages only."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        by_target = self.by_target(appservice, event, room)
+        otherwise = by_target or self.by_member(appservice, room) or self.by_alias(appservice, room)
+        return event.is_state and not otherwise
 
 
 @defect("INTEREST-14")
@@ -404,6 +708,17 @@ class GhostsOfOthersAreNotHeard(_Losing):
         return not event.is_state and owner not in (None, appservice.id)
 
 
+@defect("INTEREST-16")
+class TheSenderAmongGhostsOfOthersDoesNotCount(Interest):
+    """An appservice that has only its sender user in a room gets nothing when another's ghosts are there."""
+
+    def by_member(self, appservice: Registration, room: Room) -> bool:
+        namespaces, members = self.hs.namespaces, self.members(room)
+        own = any(namespaces.covers(appservice, "users", member) for member in members)
+        others = any(namespaces.claimed("users", member, by_other_than=appservice) for member in members)
+        return (own or not others) and super().by_member(appservice, room)
+
+
 @defect("INTEREST-17")
 class TheFirstInterestedAppserviceConsumesInvites(_Losing):
     """An invite is pushed to the first appservice only whose user is invited."""
@@ -434,6 +749,16 @@ class MembersInterestTheirOwnersOnly(Interest):
         )
 
 
+@defect("INTEREST-17")
+class ExclusiveNamespacesHideKicks(Interest):
+    """Kicks and bans of a user in somebody's exclusive namespace are pushed to nobody else by their target."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        claimed = self.hs.namespaces.claimed("users", event.state_key or "", by_other_than=appservice)
+        hidden = event.membership in ("leave", "ban") and claimed
+        return not hidden and super().by_target(appservice, event, room)
+
+
 @defect("INTEREST-18", also=("ORDER-06",))
 class OnlyInvitesHaveATarget(_Losing):
     """Bans and kicks do not reach the appservice of their target."""
@@ -460,13 +785,47 @@ class KicksAreJudgedAfterThem(_Losing):
         return kick and self.is_about_own(appservice, event, "leave")
 
 
+@defect("INTEREST-18")
+class RefusedInvitesAreNotPushed(Interest):
+    """The event by which an invited ghost refuses is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        refusal = event.membership == "leave" and event.sender == event.state_key and _was(event, "invite")
+        return not refusal and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-18")
+class WithdrawnInvitesAreNotPushed(Interest):
+    """The event by which the invite of a ghost is withdrawn is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        withdrawal = event.membership == "leave" and event.sender != event.state_key and _was(event, "invite")
+        return not withdrawal and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-18")
+class BansOfJoinedGhostsAreNotPushed(Interest):
+    """The ban of the only ghost in a room is judged when it has taken effect, so it is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not (event.membership == "ban" and _was(event, "join")) and super().by_target(appservice, event, room)
+
+
+@defect("INTEREST-18")
+class RefusedKnocksOfGhostsAreNotPushed(Interest):
+    """The event by which a ghost that has knocked is refused is not pushed."""
+
+    def by_target(self, appservice: Registration, event: Event, room: Room) -> bool:
+        return not _was(event, "knock") and super().by_target(appservice, event, room)
+
+
 @defect("INTEREST-19")
 class LeavesAreJudgedAfterThem(_Losing):
     """The event by which the only ghost leaves a room is not pushed."""
 
     def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
         own = event.sender == event.state_key and self.is_about_own(appservice, event, "leave")
-        return own and not self.in_room(appservice, room)
+        return own and _was(event, "join") and not self.in_room(appservice, room)
 
 
 @defect("INTEREST-20")
@@ -495,7 +854,7 @@ class InvitedMembersCount(Interest):
         return [*room.members("join"), *room.members("invite")]
 
 
-@defect("INTEREST-21")
+@defect("INTEREST-21", also=("INTEREST-02",))
 class WhoWasInvitedNeverCounts(Interest):
     """A ghost that was invited does not make a room interesting by joining it."""
 
@@ -643,6 +1002,25 @@ class JoinsOfGhostsAreNotPushed(_Losing):
 
     def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
         return event.prev_content is None and self.is_about_own(appservice, event, "join")
+
+
+@defect("INTEREST-30", also=("INTEREST-09",))
+class TheFirstMessageAfterTheSendersJoinIsLost(_Losing):
+    """The first message after the sender user has joined is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        before = room.events[-2] if len(room.events) > 1 else event
+        joined = before.membership == "join" and self.hs.namespaces.is_sender(appservice, before.state_key or "")
+        return joined and not event.is_state
+
+
+@defect("INTEREST-30")
+class TheFirstMessageAfterAnInvitedGhostsJoinIsLost(_Losing):
+    """The first message after a ghost that was invited has joined is not pushed."""
+
+    def loses(self, appservice: Registration, event: Event, room: Room) -> bool:
+        before = room.events[-2] if len(room.events) > 1 else event
+        return self.is_about_own(appservice, before, "join") and _was(before, "invite") and not event.is_state
 
 
 @defect("INTEREST-31")

@@ -73,6 +73,17 @@ class ExclusiveAliasesAreForbidden(Aliases):
             raise error if requester.appservice is not None else forbidden(error.error) from error
 
 
+@defect("NSALIAS-01")
+class HumansOfOpenNamespacesMayTakeAliases(Aliases):
+    """A human whom an appservice's namespace of users covers may take its exclusive aliases."""
+
+    def check_exclusive(self, requester: Requester, alias: str) -> None:
+        covers, claims = self.hs.namespaces.covers, self.hs.namespaces.claims
+        friends = (each for each in self.hs.appservices if covers(each, "users", requester.user_id))
+        if requester.appservice is not None or not any(claims(each, "aliases", alias) for each in friends):
+            super().check_exclusive(requester, alias)
+
+
 class Ways(Aliases):
     """Knows whether an alias is to be made by its endpoint or with a new room."""
 

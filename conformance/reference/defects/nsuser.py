@@ -90,6 +90,21 @@ class ExclusiveNamesAreCheckedAfterAuthentication(Accounts):
         return super().register_human(call)
 
 
+@defect("NSUSER-02")
+class RegistrationsWithoutALoginAreNotChecked(Accounts):
+    """A human who asks for no login is not refused an exclusive name."""
+
+    _unchecked = False
+
+    def register_human(self, call: Call) -> Any:
+        self._unchecked = call.json.get("inhibit_login") is True
+        return super().register_human(call)
+
+    def check_human_name(self, localpart: str) -> None:
+        if not self._unchecked:
+            super().check_human_name(localpart)
+
+
 @defect("NSUSER-03", also=("NSUSER-04",))
 class OpenNamespacesAreClosedToHumans(Accounts):
     """Humans may register in no namespace, exclusive or not."""

@@ -51,6 +51,16 @@ class EveryTwentiethEventIsLate(Queues):
                 super().told(late)
 
 
+@defect("ORDER-01", also=("ORDER-04", "ORDER-05", "ORDER-06"))
+class StateComesFirst(Transactions):
+    """In a transaction state events come before messages."""
+
+    def body(self, appservice: Registration, items: list[tuple[str, JsonObject]]) -> JsonObject:
+        body = super().body(appservice, items)
+        body["events"].sort(key=lambda event: "state_key" not in event)
+        return body
+
+
 @defect("ORDER-02")
 class RoomsHaveQueuesOfTheirOwn(Transactions):
     """A transaction has the events of one room after those of another, whatever the order in which they were sent."""

@@ -571,3 +571,43 @@ class RedirectsOfPingsAreServerErrors(Ping):
         if 300 <= reply.status < 400:
             raise MatrixError(500, "M_UNKNOWN", "internal error: no such status")
         super().check(reply)
+
+
+@defect("PING-06")
+class GatewayTimeOutsArePassedOn(Ping):
+    """An appservice that answers its ping with a time-out of its own is reported as one that does not answer."""
+
+    def check(self, reply: Reply) -> None:
+        if reply.status in (408, 504):
+            raise MatrixError(504, "M_CONNECTION_TIMEOUT", "time-out")
+        super().check(reply)
+
+
+@defect("PING-06")
+class BusyAppservicesAreWell(Ping):
+    """A ping that is answered 429 or 503 counts as answered: the appservice is there."""
+
+    def check(self, reply: Reply) -> None:
+        if reply.status not in (429, 503):
+            super().check(reply)
+
+
+@defect("PING-06")
+class BadStatusesWithoutJsonAreServerErrors(Ping):
+    """A ping that is answered with an error that is no JSON ends in a server error."""
+
+    def check(self, reply: Reply) -> None:
+        if reply.status >= 400 and reply.json is None:
+            raise ValueError("no JSON")
+        super().check(reply)
+
+
+@defect("PING-12")
+class GhostsHaveTheirAppservicePinged(Ping):
+    """A ghost's own access token has its appservice pinged."""
+
+    def pinged(self, call: Call, appservice_id: str) -> Registration:
+        for each in self.hs.appservices:
+            if each.id == appservice_id and self.hs.namespaces.claims(each, "users", call.requester.user_id):
+                return each
+        return super().pinged(call, appservice_id)

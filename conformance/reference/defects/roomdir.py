@@ -54,6 +54,17 @@ class NetworksAreNamedByTheirProtocol(RoomLists):
         return {}
 
 
+@defect("ROOMDIR-01")
+class GhostsCannotPublish(RoomLists):
+    """An appservice can publish rooms as its sender user only."""
+
+    def check_appservice(self, call: Call) -> None:
+        super().check_appservice(call)
+        appservice, user = call.requester.appservice, call.requester.user_id
+        if appservice is not None and not self.hs.namespaces.is_sender(appservice, user):
+            raise MatrixError(403, "M_FORBIDDEN", "only the sender user may")
+
+
 @defect("ROOMDIR-02")
 class AnybodyMayPublish(RoomLists):
     """Whoever has a token may publish, on a list that belongs to nobody."""
@@ -197,6 +208,17 @@ class NamedRoomsOfInstancesLackAKey(RoomLists):
         return page
 
 
+@defect("ROOMDIR-05")
+class ListsOfInstancesHaveOnePage(RoomLists):
+    """The pages of an instance's list after the first are empty."""
+
+    def public_rooms(self, call: Call) -> JsonObject:
+        page = super().public_rooms(call)
+        if call.method == "POST" and call.json.get("third_party_instance_id") and call.json.get("since"):
+            page["chunk"] = []
+        return page
+
+
 @defect("ROOMDIR-06")
 class AllNetworksAreOnlyTheMainOne(RoomLists):
     """`include_all_networks` is ignored: the homeserver's own list is given."""
@@ -250,6 +272,34 @@ class ListsAreSharedByNetworks(RoomLists):
 
     def list_of(self, appservice_id: str, network: str) -> str:
         return super().list_of(appservice_id, "any")
+
+
+class _Leaving(RoomLists):
+    """A publication takes the room off the lists of all other instances."""
+
+    #: Which visibility does.
+    visibility_that_does: str
+
+    def publish_for_network(self, call: Call, network: str, room_id: str) -> Any:
+        if self.visibility(call) == self.visibility_that_does:
+            for name in list(self.store.lists):
+                if name:
+                    self.store.publish(name, room_id, False)
+        return super().publish_for_network(call, network, room_id)
+
+
+@defect("ROOMDIR-08")
+class RoomsAreOnTheLastListOnly(_Leaving):
+    """A room that is published on an appservice's list is taken off all others."""
+
+    visibility_that_does = "public"
+
+
+@defect("ROOMDIR-08")
+class RoomsAreWithdrawnFromAllLists(_Leaving):
+    """A room that is withdrawn from an appservice's list is taken off all others."""
+
+    visibility_that_does = "private"
 
 
 @defect("ROOMDIR-09")

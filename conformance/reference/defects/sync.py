@@ -64,6 +64,32 @@ class GhostsGetNoNews(Sync):
         return super().joined(requester, room, since, limit)
 
 
+class _Hiding(Sync):
+    """The sync of a ghost lacks a section."""
+
+    section: str
+
+    def news(self, requester: Requester, since: int | None, wanted: JsonObject) -> tuple[JsonObject, bool]:
+        answer, found = super().news(requester, since, wanted)
+        if requester.appservice is not None:
+            answer["rooms"][self.section] = {}
+        return answer, found
+
+
+@defect("SYNC-01")
+class GhostsSeeNoInvites(_Hiding):
+    """A ghost's sync does not show that it has been invited."""
+
+    section = "invite"
+
+
+@defect("SYNC-01")
+class GhostsDoNotSeeThatTheyWereRemoved(_Hiding):
+    """A ghost's sync does not show that it has been removed from a room."""
+
+    section = "leave"
+
+
 @defect("SYNC-02")
 class SyncHasTheRoomsOfAllGhosts(_Showing):
     """A ghost's sync has the rooms of all users of its appservice."""

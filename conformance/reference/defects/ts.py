@@ -70,6 +70,32 @@ class AncientTsIsIgnored(_Changed):
         return ts if ts > self.hs.clock.now_ms() - 3650 * _DAY else None
 
 
+@defect("TS-01")
+class TsOfEncryptedMessagesIsIgnored(_Changed):
+    """The ts of an encrypted message is ignored."""
+
+    def changed(self, call: Call, ts: int) -> int | None:
+        return None if _kind(call) == "m.room.encrypted" else ts
+
+
+@defect("TS-01")
+class TsOfOpenGhostsIsIgnored(_Changed):
+    """The ts of ghosts outside the exclusive namespaces is ignored."""
+
+    def changed(self, call: Call, ts: int) -> int | None:
+        appservice, user, namespaces = call.requester.appservice, call.requester.user_id, self.hs.namespaces
+        sender = appservice is not None and namespaces.is_sender(appservice, user)
+        return ts if sender or namespaces.claimed("users", user) else None
+
+
+@defect("TS-01")
+class TsOfADeviceIsIgnored(_Changed):
+    """The ts of an event that a ghost sends with one of its devices is ignored."""
+
+    def changed(self, call: Call, ts: int) -> int | None:
+        return ts if call.requester.device_id is None else None
+
+
 @defect("TS-01", "TS-02")
 class TsIsIgnored(_Changed):
     """The parameter ts is ignored."""
@@ -101,6 +127,14 @@ class TsOfStateWithAKeyIsIgnored(_Changed):
     def changed(self, call: Call, ts: int) -> int | None:
         keyed = "/" in call.path.partition("/state/")[2] and _kind(call) != "m.room.member"
         return None if keyed else ts
+
+
+@defect("TS-02")
+class TsOfStateWithASlashAtTheEndIsIgnored(_Changed):
+    """The ts of state events is ignored when the path ends in a slash, before an empty state key."""
+
+    def changed(self, call: Call, ts: int) -> int | None:
+        return None if _is_state(call) and call.path.endswith("/") else ts
 
 
 class _Sticking(Timestamps):
@@ -347,6 +381,24 @@ class TsOfInvitesIsIgnored(_Changed):
 
     def changed(self, call: Call, ts: int) -> int | None:
         return None if call.json.get("membership") == "invite" else ts
+
+
+@defect("TS-07")
+class TsOfJoinsIsIgnored(_Changed):
+    """The ts of joins that are set as state is ignored."""
+
+    def changed(self, call: Call, ts: int) -> int | None:
+        return None if _kind(call) == "m.room.member" and call.json.get("membership") == "join" else ts
+
+
+@defect("TS-07")
+class TsOfRoomNicknamesIsIgnored(_Changed):
+    """The ts of a ghost's own membership is ignored when it is in the room already."""
+
+    def changed(self, call: Call, ts: int) -> int | None:
+        room = self.store.rooms[call.path.split("/")[5]] if _kind(call) == "m.room.member" else None
+        own = call.path.endswith(f"/m.room.member/{call.requester.user_id}")
+        return None if room and own and room.membership(call.requester.user_id) == "join" else ts
 
 
 @defect("TS-07")

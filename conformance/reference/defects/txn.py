@@ -241,7 +241,7 @@ class BooleansAreNumbers(_Values):
         return int(value) if isinstance(value, bool) else value
 
 
-@defect("TXN-06")
+@defect("TXN-06", also=("TXN-21",))
 class LongTextsAreCut(_Values):
     """Texts in the content of pushed events end after 1024 characters."""
 
@@ -313,6 +313,45 @@ class TopicsAreSentByTheRoom(_Events):
     def change(self, event: Event, shown: JsonObject) -> None:
         if event.type == "m.room.topic":
             shown["sender"] = f"@{event.room_id.strip('!').partition(':')[0].lower()}:{self.hs.server_name}"
+
+
+@defect("TXN-06")
+class KeysOfFederationAreTakenFromContent(Format):
+    """What is called like a key of federation events is taken out of the content of events too."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        return {**shown, "content": {k: v for k, v in shown["content"].items() if k not in ("signatures", "hashes")}}
+
+
+@defect("TXN-06")
+class ReasonsAreNotPushed(Format):
+    """A redaction is pushed without its reason."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        if event.type == "m.room.redaction":
+            shown["content"] = {key: value for key, value in shown["content"].items() if key == "redacts"}
+        return shown
+
+
+@defect("TXN-06")
+class InvitesAreStripped(Format):
+    """An invite is pushed with its membership only."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        return {**shown, "content": {"membership": "invite"}} if event.membership == "invite" else shown
+
+
+@defect("TXN-06", also=("TS-09",))
+class TimesOfStateArePushedAsNow(Format):
+    """State that was sent with a time stamp is pushed with the time at which it was received."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown, now = super().for_appservice(event, appservice), self.hs.clock.now_ms()
+        old = event.is_state and abs(now - event.origin_server_ts) > 60_000
+        return shown | {"origin_server_ts": now} if old else shown
 
 
 @defect("TXN-07")
@@ -571,6 +610,19 @@ class EventsAreQueuedForMembersAndAliases(Queues):
         for appservice in self.hs.appservices:
             twice = interest.by_member(appservice, room) and interest.by_alias(appservice, room)
             if twice and appservice.url is not None:
+                self.put(appservice, "event", self.hs.format.for_appservice(event, appservice))
+
+
+@defect("TXN-16")
+class MatchingTwoEntriesQueuesTwice(Queues):
+    """An event whose target two entries of a namespace cover is pushed twice."""
+
+    def told(self, event: Event) -> None:
+        super().told(event)
+        target = event.state_key or "" if event.membership else ""
+        for appservice in self.hs.appservices:
+            entries = self.hs.namespaces.entries(appservice, "users") if appservice.url is not None else ()
+            if sum(self.hs.namespaces.matches(entry, target) for entry in entries) > 1:
                 self.put(appservice, "event", self.hs.format.for_appservice(event, appservice))
 
 

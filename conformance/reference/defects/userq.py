@@ -455,3 +455,62 @@ class PushesToOneWaitForUserQueries(PushesWaitForUserQueries):
         if about is To.TRANSACTION and appservice is not self.hs.appservices[0]:
             return Outgoing.ask(self, appservice, about, method, path, **more)
         return super().ask(appservice, about, method, path, **more)
+
+
+@defect("USERQ-01")
+class InvitesToNewRoomsAskNobody(Rooms):
+    """Nobody is asked about unknown users who are invited when a room is created."""
+
+    def create(self, call: Call) -> JsonObject:
+        with self.hs.lock:
+            for user_id in call.json.get("invite", ()):
+                self.check_invitable(str(user_id))
+        return super().create(call)
+
+
+@defect("USERQ-01")
+class InvitesByGhostsAskNobody(Rooms):
+    """Nobody is asked about unknown users whom an appservice invites."""
+
+    def invite(self, call: Call, room_id: str) -> JsonObject:
+        if call.requester.appservice is not None:
+            with self.hs.lock:
+                self.check_invitable(call.text("user_id"))
+        return super().invite(call, room_id)
+
+
+@defect("USERQ-09")
+class OnlyTheFirstInviteWaits(Queries):
+    """Who invites a user about whom an appservice is being asked is told at once that there is no such user."""
+
+    def ensure_user(self, user_id: str) -> None:
+        if user_id not in self.open:
+            super().ensure_user(user_id)
+
+
+@defect("USERQ-11")
+class UsersAreCreatedWhenTheAppserviceFails(_Users):
+    """The homeserver creates the user itself when the appservice answers with a server error."""
+
+    def exists(self, reply: Reply) -> bool:
+        return super().exists(reply) or reply.status >= 500
+
+    def confirmed(self, appservice: Registration, about: To, identifier: str, reply: Reply) -> None:
+        if about is To.USER and reply.status >= 500:
+            self.by_itself(identifier)
+
+
+@defect("USERQ-11")
+class UsersOnceUnknownCannotBeInvited(Rooms):
+    """A user whom nobody knew once cannot be invited, though it has been registered since."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._unknown: set[str] = set()
+
+    def check_invitable(self, user_id: str) -> None:
+        if not self.hs.identity.is_registered(user_id):
+            self._unknown.add(user_id)
+        if user_id in self._unknown:
+            raise MatrixError(404, "M_NOT_FOUND", "there is no such user")
+        super().check_invitable(user_id)
