@@ -228,6 +228,8 @@ def test_memberships_of_humans_reach_the_appservice(run: Run, a: Appservice, hum
     else:
         a.must_receive(renamed, "the membership event with a human's new display name")
     human2.leave(room)
+    for what, event in _comings_and_goings(human, human2, room):
+        a.must_receive(event, what)
     for what, event in _knocks(human, human2, room):
         a.must_receive(event, f"{what} (of a human)")
 
@@ -304,7 +306,12 @@ def test_what_a_ghost_sends_comes_back(a: Appservice, human: User) -> None:
     human.promote(room, ghost)
     a.await_event(human.set_state(room, "m.room.topic", {"topic": "a human's"}))
     a.must_receive(ghost.set_state(room, "m.room.topic", {"topic": "a ghost's"}), "state that a ghost has set")
-    a.must_receive(a.log_in(ghost).send(room), "a message that a ghost has sent by a token of its own")
+    try:
+        logged_in = a.log_in(ghost)
+    except Inconclusive as refused:  # not everybody logs ghosts in, which is ADMIN-12
+        record(refused.reason, *refused.evidence)
+    else:
+        a.must_receive(logged_in.send(room), "a message that a ghost has sent by a token of its own")
     a.sender.join(room)
     _warm_up(a, human, room)
     a.must_receive(a.sender.send(room), "a message that the sender user has sent in a room with ghosts")

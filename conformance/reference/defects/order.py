@@ -122,7 +122,7 @@ class MembershipsComeBeforeTheRoom(Queues):
             super().told(late)
 
 
-@defect("ORDER-06")
+@defect("ORDER-06", also=("ORDER-01",))  # and pushed late
 class MembershipsAreCollapsed(Queues):
     """Of a user's memberships that wait for the next transaction only the last is pushed."""
 

@@ -177,7 +177,7 @@ class _Told(Ping):
         raise NotImplementedError
 
 
-@defect("PING-07", also=("PING-20",))
+@defect("PING-07", also=("PING-06", "PING-20"))
 class TheBodyOfABadStatusIsParsed(_Told):
     """The body of M_BAD_STATUS is the parsed answer of the appservice."""
 
