@@ -432,6 +432,7 @@ def test_a_ghost_reads_what_it_may(a: Appservice, human: User) -> None:
     human.invite(room, ghost)
     ghost.join(room)
     a.sender.join(elsewhere)
+    control(membership(human, elsewhere, a.sender), f"what joined was not {a.sender} (IDENT-01)")
     base = f"/rooms/{segment(room)}"
     event = f"/event/{segment(human.send(room))}"
     for path in ("/messages", "/members", "/joined_members", event, "/state", "/state/m.room.create"):
