@@ -58,6 +58,10 @@ class RegistrationsUnknown(TargetFailed):
     """What answers on the port knows none of the registrations."""
 
 
+class CommandFailed(TargetFailed):
+    """The user's command that restarts it does not do that."""
+
+
 class Overstayed(TargetFailed):
     """It did not end when it was told to, and had to be killed; it runs again."""
 
@@ -118,7 +122,8 @@ class ByUrl:
         """Have the command restart it; see :class:`Restartable`. It is taken to be down once it no longer answers, or
         when the command is done.
 
-        :raises TargetFailed: the command fails, or the homeserver does not answer after it.
+        :raises CommandFailed: the command fails.
+        :raises TargetFailed: the homeserver does not answer after it.
         """
         assert self._restart_command is not None
         words = [word.format_map({"signal": how.name.removeprefix("SIG")}) for word in self._restart_command]
@@ -133,7 +138,7 @@ class ByUrl:
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
             )
         except OSError as error:
-            raise TargetFailed(f"--hs-restart-command: {words[0]}: {error.strerror or error}") from error
+            raise CommandFailed(f"--hs-restart-command: {words[0]}: {error.strerror or error}") from error
         deadline = time.monotonic() + BOOT_WAIT
         while command.poll() is None and time.monotonic() < deadline:
             if not called.is_set() and not answers(self.url):
@@ -144,11 +149,11 @@ class ByUrl:
         if command.poll() is None:
             command.kill()
             command.wait()
-            raise TargetFailed(f"--hs-restart-command was not done within {BOOT_WAIT:g} s")
+            raise CommandFailed(f"--hs-restart-command was not done within {BOOT_WAIT:g} s")
         if command.returncode:
             errors.seek(0)
             told = errors.read().decode(errors="backslashreplace").strip()
-            raise TargetFailed(f"--hs-restart-command ended with {command.returncode}: {told[-300:] or 'no message'}")
+            raise CommandFailed(f"--hs-restart-command ended with {command.returncode}: {told[-300:] or 'no message'}")
         if not called.is_set():
             # `systemctl kill` and its like are done before the homeserver is down.
             going_down = time.monotonic() + _GOING_DOWN

@@ -22,7 +22,7 @@ from conformance.appservice.routes import Kind
 from conformance.appservice.script import Hold, Reply, always, answer
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.process import TargetFailed
-from conformance.homeserver.target import Overstayed, Restartable
+from conformance.homeserver.target import CommandFailed, Overstayed, Restartable
 from conformance.homeserver.users import User
 from conformance.judges.attempts import Attempt
 from conformance.lanes.beside import beside
@@ -291,6 +291,8 @@ class Restarts(OutageLane):
             self._target.restart(how, meanwhile)
         except Overstayed as error:
             raise _NotInOrder(str(error)) from error
+        except CommandFailed:
+            raise  # an error of the run: nobody is to think that restarts were looked at
         except TargetFailed as error:
             raise Inconclusive(f"the homeserver did not come back after {self._restarts[-1]}: {error}") from error
         finally:
