@@ -38,7 +38,9 @@ _SINCE_V1_4 = (
     "RETRY-14",
     "LEGACY-14",
     *(f"EPH-{number:02}" for number in range(1, 23)),
-    "PING-05", "PING-09", "PING-18", "PING-20",
+    "PING-05", "PING-09", "PING-14", "PING-18", "PING-19", "PING-20",
+    *(f"DEVICE-{number:02}" for number in range(1, 18)),
+    *(f"XSIGN-{number:02}" for number in range(1, 5)),
 )  # fmt: skip
 
 
