@@ -144,6 +144,7 @@ def test_the_client_waits_for_the_answer_to_an_alias_query(run: Run, q: Appservi
         wait([asked.call], timeout=4 * run.budgets.scale)
         hold.release()
         join = asked.call.result()
+    run.journal.wait_for_end(asked.query, run.budgets.deliver)
     told, answered = join.exchange.answer_until or 0.0, asked.query.answer_from
     given_up = answered is None and told >= (asked.query.answer_until or told)
     control(not given_up, f"the homeserver gave the query up by itself: {asked.query.failure}", asked.query)

@@ -178,6 +178,7 @@ def test_the_client_waits_for_the_answer_to_a_user_query(run: Run, q: Appservice
         control(registered.ok, f"{ghost} could not be registered: {registered}", registered.exchange)
         hold.release()
         invite = asked.call.result()
+    run.journal.wait_for_end(asked.query, run.budgets.deliver)
     told, answered = invite.exchange.answer_until or 0.0, asked.query.answer_from
     given_up = answered is None and told >= (asked.query.answer_until or told)
     control(not given_up, f"the homeserver gave the query up by itself: {asked.query.failure}", asked.query)
@@ -311,6 +312,7 @@ def test_a_user_is_asked_about_before_its_invite_is_pushed(run: Run, q: Appservi
         invite = asked.call.result()
     control(invite.ok, f"the invite was answered {invite}", invite.exchange)
     pushed = q.exchange_with(human.member_event(asked.room, ghost))
+    run.journal.wait_for_end(asked.query, run.budgets.deliver)
     answered = asked.query.answer_from
     control(answered, f"the homeserver gave the query up by itself: {asked.query.failure}", asked.query)
     expected = "the invite pushed after the answer to the query"

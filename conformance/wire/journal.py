@@ -106,6 +106,10 @@ class Journal:
         """
         return self.wait_until(lambda changed: next((e for e in changed if predicate(e)), None), since, timeout)
 
+    def wait_for_end(self, exchange: Exchange, timeout: float) -> None:
+        """Wait until an exchange is over, `timeout` seconds at most: who saw its effect may be ahead of the journal."""
+        self.wait_for(lambda each: each is exchange and each.answer_until is not None, 0, timeout)
+
     def wait_until(self, probe: Callable[[Iterable[Exchange]], T | None], since: int, timeout: float) -> T | None:
         """Call `probe` with the exchanges since a marker, then with each lot that is new or changed, until it
         returns something or `timeout` seconds are over.

@@ -555,6 +555,8 @@ class OnlyAppservicesSeeTheLoginFlow(Accounts):
 @variant(
     "no-legacy-login",
     loses=(
+        "DEVICE-14",
+        "ADMIN-27",
         "ADMIN-03",
         "ADMIN-12",
         "ADMIN-13",

@@ -68,7 +68,19 @@ class NoTyping(_Without):
 
 @variant(
     "no-receipts",
-    loses=("EPH-07", "EPH-08", "EPH-09", "EPH-10", "EPH-11", "EPH-12", "EPH-13", "EPH-18", "EPH-22"),
+    loses=(
+        "EPH-05",
+        "EPH-20",
+        "EPH-07",
+        "EPH-08",
+        "EPH-09",
+        "EPH-10",
+        "EPH-11",
+        "EPH-12",
+        "EPH-13",
+        "EPH-18",
+        "EPH-22",
+    ),
 )
 class NoReceipts(_Without):
     """There are no receipts."""
@@ -104,7 +116,7 @@ class NoLogin(_Without):
     missing = "/login"
 
 
-@variant("transactions-after-500-ms")
+@variant("transactions-after-500-ms", slow=True)
 class TransactionsAfter500Ms(Transactions):
     """Whatever is pushed is pushed half a second later."""
 
