@@ -50,13 +50,7 @@ def test_a_second_invite_reaches_the_appservice(run: Run, a: Appservice, human: 
         human.invite(room, ghost)
         if how != "refused":
             ghost.join(room)
-        if how in ("refused", "left"):
-            ghost.leave(room)
-        elif how == "been kicked":
-            human.kick(room, ghost)
-        else:
-            human.ban(room, ghost)
-            human.unban(room, ghost)
+        _go(human, room, ghost, how)
         human.invite(room, ghost)
         invites[how] = human.member_event(room, ghost)
     for how, invite in invites.items():
@@ -82,15 +76,7 @@ def test_a_ghost_that_comes_back_counts_again(run: Run, a: Appservice, human: Us
     ghost.join(room)
     _warm_up(a, human, room)
     for how in ("left", "left and forgotten it", "been kicked", "been banned"):
-        if how.startswith("left"):
-            ghost.leave(room)
-        elif how == "been kicked":
-            human.kick(room, ghost)
-        else:
-            human.ban(room, ghost)
-            human.unban(room, ghost)
-        if "forgotten" in how:
-            ghost.provoke("POST", f"/rooms/{segment(room)}/forget", json={})
+        _go(human, room, ghost, how)
         human.send(room)
         ghost.join(room)
         human.send(room)  # the first after a join is INTEREST-30
@@ -776,6 +762,19 @@ def _warm_up(appservice: Appservice, human: User, room: str) -> None:
     """The control: an ordinary message arrives, the second after a join at the latest (the first is INTEREST-30)."""
     human.send(room)
     appservice.await_event(human.send(room))
+
+
+def _go(human: User, room: str, ghost: User, how: str) -> None:
+    """Have a membership end; in the end nothing is in the way of another one."""
+    if how == "been kicked":
+        human.kick(room, ghost)
+    elif how == "been banned":
+        human.ban(room, ghost)
+        human.unban(room, ghost)
+    else:
+        ghost.leave(room)
+    if how == "left and forgotten it":
+        ghost.provoke("POST", f"/rooms/{segment(room)}/forget", json={})
 
 
 def _senders_count(run: Run) -> bool:
