@@ -410,10 +410,14 @@ class Fleet:
                 ) from error
 
     def _keep_dead(self, port: int) -> None:
-        # Bound and never listening: connections are refused and nobody else can take the port.
-        dead = socket.socket()
+        # Bound and never listening: connections are refused and nobody else can take the port. The port's earlier
+        # connections (an earlier run, minutes ago) must not keep us from it, as they do not keep the listeners.
+        family, kind, protocol, _, address = socket.getaddrinfo(self.bind, port, type=socket.SOCK_STREAM)[0]
+        dead = socket.socket(family, kind, protocol)
         self._dead.append(dead)
-        dead.bind((self.bind, port))
+        dead.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        dead.bind(address)
+        dead.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
     def connect(self, client: Client, names: Names, server_name: str) -> None:
         """Say which homeserver the fleet's users act on."""

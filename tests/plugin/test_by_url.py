@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from conformance.appservice.registration import Registration, read
-from conformance.appservice.roster import CODES_BY_ID, free_ports
+from conformance.appservice.roster import CODES_BY_ID
 from conformance.cli import main
 from conformance.homeserver.synapse import Synapse
 from conformance.homeserver.target import SERVER_NAME
+from tests.plugin.ports import free_block
 
 pytestmark = pytest.mark.synapse
 
 
 def written(directory: Path, server_name: str = SERVER_NAME) -> list[Registration]:
     """The registrations that the console script writes."""
-    port = str(next(free_ports("127.0.0.1")) // 100 * 100 + 1)
-    assert main(["registrations", str(directory), "--server-name", server_name, "--port-base", port]) == 0
+    words = ["registrations", str(directory), "--server-name", server_name, "--port-base", free_block()]
+    assert main(words) == 0
     return read(directory, CODES_BY_ID)
 
 

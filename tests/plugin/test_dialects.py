@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from conformance.appservice.registration import Registration, read
-from conformance.appservice.roster import free_ports, of_dialect
+from conformance.appservice.roster import of_dialect
 from conformance.catalogue import load
 from conformance.catalogue.versions import OLD_DIALECTS, Version, applies
 from conformance.cli import main
 from conformance.dialects import DIALECTS, Dialect
 from conformance.reference.homeserver import Homeserver
+from tests.plugin.ports import free_block
 
 
 def verdicts(pytester: pytest.Pytester) -> dict[str, str]:
@@ -49,8 +50,8 @@ def running(stored: list[Registration], dialect: Dialect) -> Iterator[str]:
 def test_a_homeserver_by_url_is_registered_with_twice(pytester: pytest.Pytester) -> None:
     """Other base paths, and a homeserver that knows everybody from an earlier run."""
     directory = pytester.path / "files"
-    port = str(next(free_ports("127.0.0.1")) // 100 * 100 + 1)
-    words = ["registrations", str(directory), "--server-name", "hq.test", "--port-base", port, "--spec", "draft-003"]
+    words = ["registrations", str(directory), "--server-name", "hq.test", "--spec", "draft-003"]
+    words += ["--port-base", free_block()]
     assert main(words) == 0
     moved = DIALECTS["draft-003"].with_bases("/client", "/appservice")
     stored = read(directory, {role.id: role.code for role in of_dialect(moved)})
@@ -76,7 +77,8 @@ def test_a_homeserver_by_url_is_registered_with_twice(pytester: pytest.Pytester)
 
 
 def test_tokens_that_nobody_has_stored_are_said_so(pytester: pytest.Pytester) -> None:
-    main(["registrations", str(pytester.path / "files"), "--server-name", "hq.test", "--spec", "draft-004"])
+    words = ["registrations", str(pytester.path / "files"), "--server-name", "hq.test", "--spec", "draft-004"]
+    assert main([*words, "--port-base", free_block()]) == 0
     with running([], DIALECTS["draft-004"]) as url:
         options = ("--hs-url", url, "--as-registrations", "files", "--spec", "draft-004", "--only", "DRAFT")
         result = pytester.runpytest_subprocess(*options)
@@ -85,7 +87,8 @@ def test_tokens_that_nobody_has_stored_are_said_so(pytester: pytest.Pytester) ->
 
 
 def test_a_homeserver_of_today_has_none_of_the_old_paths(pytester: pytest.Pytester) -> None:
-    main(["registrations", str(pytester.path / "files"), "--server-name", "hq.test", "--spec", "draft-004"])
+    words = ["registrations", str(pytester.path / "files"), "--server-name", "hq.test", "--spec", "draft-004"]
+    assert main([*words, "--port-base", free_block()]) == 0
     with running([], DIALECTS["modern"]) as url:
         options = ("--hs-url", url, "--as-registrations", "files", "--spec", "draft-004", "--only", "DRAFT")
         result = pytester.runpytest_subprocess(*options)
@@ -110,6 +113,7 @@ from pathlib import Path
 from conformance.appservice.registration import read_all
 from conformance.dialects import DIALECTS
 from conformance.reference.homeserver import Homeserver
+from tests.plugin.ports import free_block
 port, registrations, name = sys.argv[1:]
 Homeserver(read_all(Path(registrations)), name, dialect=DIALECTS["draft-004"]).start(port=int(port))
 time.sleep(600)

@@ -14,6 +14,7 @@ import pytest
 from conformance.cli import main
 from conformance.homeserver.process import HomeserverProcess, free_port
 from conformance.homeserver.target import SERVER_NAME, answers
+from tests.plugin.ports import free_block
 
 #: Stops what a file names, as it is told, and starts the reference homeserver again.
 CONTROL = """
@@ -40,7 +41,8 @@ BUDGETS = ("--backoff-wait", "12", "--deliver-wait", "5", "--quiet-wait", "0.5")
 def running(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The URL of a reference homeserver, and the command that restarts it."""
     (tmp_path / "control.py").write_text(CONTROL)
-    assert main(["registrations", str(tmp_path / "files"), "--server-name", SERVER_NAME, "--port-base", "31500"]) == 0
+    words = ["registrations", str(tmp_path / "files"), "--server-name", SERVER_NAME, "--port-base", free_block()]
+    assert main(words) == 0
     port = free_port()
     command = f"{sys.executable} {tmp_path / 'control.py'} {port}"
     first = HomeserverProcess("control", command.split(), tmp_path, tmp_path / "log")
