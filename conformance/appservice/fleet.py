@@ -46,6 +46,8 @@ class Appservice:
         self.listener: Listener | None = None
         self._scripts: dict[tuple[Kind, str | None], Script] = {}
         self._scripts_lock = threading.Lock()
+        self._routes: dict[int, Route] = {}
+        self._events: dict[int, dict[str, Event]] = {}
         self._sender: User | None = None
 
     def __str__(self) -> str:
@@ -90,11 +92,15 @@ class Appservice:
 
     def route(self, exchange: Exchange) -> Route:
         """What a request to this appservice asks."""
-        return route_of(exchange, self.registration.base_path, self.dialect.table)
+        known = self._routes.get(exchange.number)
+        if known is None:
+            known = route_of(exchange, self.registration.base_path, self.dialect.table)
+            self._routes[exchange.number] = known
+        return known
 
     def requests(self, kind: Kind | None = None, since: int = 0, subject: str | None = None) -> list[Exchange]:
         """The requests that arrived since a marker, optionally of one kind and about one subject."""
-        return self.journal.since(since, lambda exchange: self._is(exchange, kind, subject))
+        return self.journal.since(since, lambda exchange: self._asks(exchange, kind, subject), self.code)
 
     def await_request(
         self, kind: Kind, since: int, subject: str | None = None, timeout: float | None = None
@@ -102,12 +108,14 @@ class Appservice:
         """The first such request that is complete, waiting for it; None when none came in time."""
         wait = self.deliver_wait if timeout is None else timeout
         return self.journal.wait_for(
-            lambda exchange: exchange.received is not None and self._is(exchange, kind, subject), since, wait
+            lambda exchange: exchange.received is not None and self._asks(exchange, kind, subject),
+            since,
+            wait,
+            self.code,
         )
 
-    def _is(self, exchange: Exchange, kind: Kind | None, subject: str | None) -> bool:
-        if exchange.direction is not Direction.TO_APPSERVICE or exchange.party != self.code:
-            return False
+    def _asks(self, exchange: Exchange, kind: Kind | None, subject: str | None) -> bool:
+        """Whether a request to this appservice is of a kind and about a subject."""
         if kind is None:
             return True
         route = self.route(exchange)
@@ -115,7 +123,8 @@ class Appservice:
 
     def is_push(self, exchange: Exchange) -> bool:
         """Whether an exchange is an attempt to push a transaction to this appservice."""
-        return self._is(exchange, Kind.TRANSACTION, None)
+        to_it = exchange.direction is Direction.TO_APPSERVICE and exchange.party == self.code
+        return to_it and self._asks(exchange, Kind.TRANSACTION, None)
 
     def transactions(self, since: int = 0) -> list[Exchange]:
         """The transactions that arrived complete since a marker, retries among them."""
@@ -126,6 +135,7 @@ class Appservice:
         return [
             (exchange, event)
             for exchange in self.transactions(since)
+            if self._event_in(exchange, event_id) is not None
             for event in events_of(exchange)
             if self._is_event(event, event_id)
         ]
@@ -150,24 +160,34 @@ class Appservice:
 
         def look(changed: Iterable[Exchange]) -> tuple[Exchange, Event] | None:
             for exchange in changed:
-                if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
+                if exchange.received is not None and self._asks(exchange, Kind.TRANSACTION, None):
                     for item in ephemeral_of(exchange):
                         if wanted(item):
                             return exchange, item
             return None
 
-        return self.journal.wait_until(look, since, self.deliver_wait)
+        return self.journal.wait_until(look, since, self.deliver_wait, self.code)
 
     def _wait_for_event(self, event_id: str) -> tuple[Exchange, Event] | None:
         def contains(changed: Any) -> tuple[Exchange, Event] | None:
             for exchange in changed:
-                if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
-                    for event in events_of(exchange):
-                        if self._is_event(event, event_id):
-                            return exchange, event
+                if exchange.received is not None and self._asks(exchange, Kind.TRANSACTION, None):
+                    event = self._event_in(exchange, event_id)
+                    if event is not None:
+                        return exchange, event
             return None
 
-        return self.journal.wait_until(contains, 0, self.deliver_wait)
+        return self.journal.wait_until(contains, 0, self.deliver_wait, self.code)
+
+    def _event_in(self, exchange: Exchange, event_id: str) -> Event | None:
+        """The event of that ID in a complete transaction, the first if it is there twice."""
+        known = self._events.get(exchange.number)
+        if known is None:
+            known = {str(event.get("event_id")): event for event in reversed(events_of(exchange))}
+            self._events[exchange.number] = known
+        if event_id in known or self.dialect.event_ids:
+            return known.get(event_id)
+        return next((event for event in events_of(exchange) if self._is_event(event, event_id)), None)
 
     def _is_event(self, event: Event, event_id: str) -> bool:
         if "event_id" in event or self.dialect.event_ids:
@@ -203,11 +223,11 @@ class Appservice:
     def _await_all(self, missing: set[str], since: int) -> None:
         def strike_off(changed: Iterable[Exchange]) -> bool | None:
             for exchange in changed:
-                if exchange.received is not None and self._is(exchange, Kind.TRANSACTION, None):
+                if exchange.received is not None and self._asks(exchange, Kind.TRANSACTION, None):
                     missing.difference_update(str(event.get("event_id")) for event in events_of(exchange))
             return None if missing else True
 
-        self.journal.wait_until(strike_off, since, self.deliver_wait)
+        self.journal.wait_until(strike_off, since, self.deliver_wait, self.code)
 
     def must_receive(self, event_id: str, what: str) -> Event:
         """An event whose delivery is being judged: as it was pushed, waiting for it.

@@ -37,10 +37,8 @@ class Interest(Policy):
 
     def by_alias(self, appservice: Registration, room: Room) -> bool:
         """`aliases`: the room has such an alias now."""
-        return any(
-            room_id == room.room_id and self.hs.namespaces.covers(appservice, "aliases", alias)
-            for alias, (room_id, _) in self.store.aliases.items()
-        )
+        covers = self.hs.namespaces.covers
+        return any(covers(appservice, "aliases", alias) for alias in self.store.aliases_of(room.room_id))
 
     def by_room_id(self, appservice: Registration, room: Room) -> bool:
         """`rooms`: the room has such an ID."""

@@ -142,6 +142,7 @@ class Store:
         self.stream: list[Event] = []
         #: Room ID and creator of each alias.
         self.aliases: dict[str, tuple[str, str]] = {}
+        self._aliases_of: dict[str, set[str]] = {}
         #: Published rooms by list: the empty name is the homeserver's own.
         self.lists: dict[str, list[str]] = defaultdict(list)
         self.queues: dict[str, Queue] = defaultdict(Queue)
@@ -308,12 +309,22 @@ class Store:
     @recorded
     def set_alias(self, alias: str, room_id: str, creator: str) -> None:
         """Point an alias at a room."""
+        self._forget(alias)
         self.aliases[alias] = (room_id, creator)
+        self._aliases_of.setdefault(room_id, set()).add(alias)
 
     @recorded
     def drop_alias(self, alias: str) -> None:
         """Delete an alias."""
-        self.aliases.pop(alias, None)
+        self._forget(alias)
+
+    def _forget(self, alias: str) -> None:
+        room_id, _ = self.aliases.pop(alias, ("", ""))
+        self._aliases_of.get(room_id, set()).discard(alias)
+
+    def aliases_of(self, room_id: str) -> list[str]:
+        """The aliases that point at a room now."""
+        return list(self._aliases_of.get(room_id, ()))
 
     @recorded
     def publish(self, name: str, room_id: str, listed: bool) -> None:

@@ -36,9 +36,15 @@ class Redactor:
             return
         for form in (secret, quote(secret, safe=""), quote_plus(secret), secret.replace("/", "\\/")):
             self._labels.setdefault(form, label)
-        # The longest first: a secret may be the beginning of another.
-        forms = sorted(self._labels, key=len, reverse=True)
-        self._pattern = re.compile("|".join(re.escape(form) for form in forms))
+        self._pattern = None
+
+    def _known(self) -> re.Pattern[str]:
+        # Made when a text is shown: hundreds of secrets are added before.
+        if self._pattern is None:
+            # The longest first: a secret may be the beginning of another.
+            forms = sorted(self._labels, key=len, reverse=True)
+            self._pattern = re.compile("|".join(re.escape(form) for form in forms))
+        return self._pattern
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -47,8 +53,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """A text without its secrets."""
-        if self._pattern is not None:
-            text = self._pattern.sub(lambda found: f"<{self._labels[found.group()]}>", text)
+        if self._labels:
+            text = self._known().sub(lambda found: f"<{self._labels[found.group()]}>", text)
         text = _JSON_SECRET.sub(_keep_label, text)
         text = _QUERY_SECRET.sub(_keep_label, text)
         return _BEARER.sub(_keep_label, text)
