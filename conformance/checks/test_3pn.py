@@ -81,6 +81,9 @@ def test_metadata_is_fetched_from_the_appservice(run: Run, a: Appservice, b: App
             for request in member.requests(Kind.PROTOCOL, subject=protocol)
             if not member.route(request).legacy
         ]
+        shown = listed.json.get(protocol)
+        kept = not asked and any(_is_given(shown, member, protocol) for member in (a, b))
+        control(not kept, f"the metadata of {protocol} was fetched before this run", listed.exchange)
         until = first.answer_until if first is not None else None
         in_time = [each for each in asked if until is None or each.started < until]
         seen = "only later" if asked else "not at all"
@@ -427,6 +430,16 @@ def _delivered(member: Appservice) -> list[str]:
 
 def _is_list(exchange: Exchange) -> bool:
     return exchange.direction is Direction.TO_HOMESERVER and exchange.path.endswith("/thirdparty/protocols")
+
+
+def _is_given(shown: Any, member: Appservice, protocol: str) -> bool:
+    """Whether metadata names the networks that an appservice gives: only it can have told them."""
+    theirs = thirdparty.METADATA.get((member.code, protocol))
+    instances = shown.get("instances") if isinstance(shown, dict) else None
+    if theirs is None or not isinstance(instances, list):
+        return False
+    told = {each.get("desc") for each in instances if isinstance(each, dict)}
+    return bool(theirs["instances"]) and {each["desc"] for each in theirs["instances"]} <= told
 
 
 def _sorted(metadata: Any) -> Any:

@@ -546,7 +546,8 @@ def test_a_registration_without_a_name_makes_no_stranger(run: Run, a: Appservice
         expect(answer.ok or answer.refused, f"4xx or 200 for a registration with {body}", answer, answer.exchange)
         user_id = str(answer.json.get("user_id"))
         inside = any(entry.matches(user_id) for entry in a.registration.users or ())
-        judged = expect if "username" in body else prefer
+        # To many a JSON library null is no key at all, and so is "" to some.
+        judged = prefer if body.get("username") in (None, "") else expect
         judged(answer.refused or inside, f"a user of {a}, if any, for {body}", user_id, answer.exchange)
     answer = a.sender.call("POST", "/register", json={"username": a.fresh_localpart(), "inhibit_login": True})
     expect(answer.ok or answer.refused, "4xx or 200 for a registration without a type", answer, answer.exchange)

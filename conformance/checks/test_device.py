@@ -297,6 +297,8 @@ def test_the_tokens_of_a_deleted_device_end(run: Run, a: Appservice) -> None:
     logins = _logins(a, ghost, 4)
     control(logins, f"no login as {ghost} that has a device (ADMIN-12)")
     (kept, _), (first, one), (second, two), (third, three) = logins
+    for user in (kept, first, second, third):
+        control(user.whoami().ok, f"{user} is logged out by a later login (ADMIN-12)")
     ghost.do("delete a device", "DELETE", f"/devices/{segment(one)}", json={})
     ghost.do("delete devices", "POST", "/delete_devices", json={"devices": [two, three]})
     left = _listing(run, ghost, lambda known: known.keys().isdisjoint((one, two, three)))

@@ -82,9 +82,15 @@ def sent(observer: User, room: str, body: str) -> list[dict[str, Any]]:
 
 
 def await_membership(run: Run, observer: User, room: str, user: User, wanted: str) -> dict[str, Any]:
-    """The event of somebody's membership in a room, as somebody there sees it: the one that is wanted, if it comes."""
+    """The event of somebody's membership in a room, as somebody there sees it: the one that is wanted, if it comes.
+
+    :raises Inconclusive: an invite is wanted, which the homeserver has accepted for the user.
+    """
     run.eventually(lambda: membership(observer, room, user).get("content", {}).get("membership") == wanted or None)
-    return membership(observer, room, user)
+    event = membership(observer, room, user)
+    joined = event.get("content", {}).get("membership") == "join" and event.get("sender") == user.user_id
+    control(not (wanted == "invite" and joined), f"the invite of {user} was accepted before it could be looked at")
+    return event
 
 
 def membership(observer: User, room: str, user: User) -> dict[str, Any]:
@@ -303,7 +309,8 @@ def test_a_room_created_as_a_ghost_is_the_ghosts(a: Appservice, human: User) -> 
     others = {
         f"{event['type']} of {event['sender']}"
         for event in state
-        if event["sender"] != ghost.user_id and event.get("state_key") != human.user_id
+        # A homeserver may join those who are invited by itself.
+        if event["sender"] not in (ghost.user_id, event.get("state_key"))
     }
     expect(not others, f"all state of the new room sent by {ghost}", listing(sorted(others)), answer.exchange)
     creator = next((event["content"].get("creator") for event in state if event["type"] == "m.room.create"), None)
@@ -390,7 +397,7 @@ def test_a_ghost_can_do_more_than_send(run: Run, a: Appservice, human: User) -> 
 
 def _sync(user: User, room: str) -> tuple[str, dict[str, str]]:
     """A first sync that is about one room only: where to go on, and the filter."""
-    query = {"filter": json.dumps({"room": {"rooms": [room]}, "presence": {"limit": 0}}), "timeout": "0"}
+    query = {"filter": json.dumps({"room": {"rooms": [room]}, "presence": {"not_types": ["*"]}}), "timeout": "0"}
     return str(user.do("sync", "GET", "/sync", query=query).json.get("next_batch")), query
 
 
@@ -407,7 +414,8 @@ def _ephemeral(
             for event in room.get("ephemeral", {}).get("events", []):
                 kind, content = str(event.get("type")), event.get("content", {})
                 typing = content.get("user_ids", ()) if kind == "m.typing" else ()
-                reading = [reader for read in content.values() if "m.read" in read for reader in read["m.read"]]
+                receipts = [read for read in content.values() if isinstance(read, dict)] if kind == "m.receipt" else []
+                reading = [reader for read in receipts for reader in read.get("m.read", ())]
                 if named := subjects & {*typing, *reading}:
                     found[kind] = named
     return found
@@ -469,8 +477,10 @@ def test_a_ghosts_messages_to_devices_are_the_ghosts(run: Run, a: Appservice, hu
 
 
 @requirement("IDENT-14", shared=True)
-def test_a_ghost_can_set_its_display_name(run: Run, a: Appservice, human: User) -> None:
+def test_a_ghost_can_set_its_display_name(run: Run, a: Appservice, human: User, human2: User) -> None:
     """An appservice can set a ghost's display name as that ghost, and others see it."""
+    own = human2.call("PUT", f"/profile/{segment(human2.user_id)}/displayname", json={"displayname": "Human"})
+    control(own.ok, f"a human cannot set a display name either: {own}", own.exchange)
     names = {acting_ghost(a): "Ghost of the hangar", acting_ghost(a): "Gespenst Nº 2: Ünïcödé 🜨"}
     odd = [ghost for ghost in _odd_ghosts(run, a) if is_whoami(ghost.whoami(), ghost)]
     names |= dict.fromkeys(odd, "Ghost of an odd name")
@@ -478,8 +488,14 @@ def test_a_ghost_can_set_its_display_name(run: Run, a: Appservice, human: User) 
         path = f"/profile/{segment(ghost.user_id)}/displayname"
         answer = ghost.call("PUT", path, json={"displayname": name})
         expect(answer.ok, f"2xx for a new display name of {ghost}", answer, answer.exchange)
-        seen = human.do(f"read the display name of {ghost}", "GET", path).json.get("displayname")
+        seen = run.eventually(partial(_named, human, path, name)) or human.call("GET", path).json.get("displayname")
         expect(seen == name, f"the display name {name!r}", repr(seen), answer.exchange)
+
+
+def _named(reader: User, path: str, name: str) -> str | None:
+    """A display name, once it is the one that was set."""
+    answer = reader.do("read a display name", "GET", path)
+    return name if answer.json.get("displayname") == name else None
 
 
 @requirement("IDENT-14", shared=True)
@@ -537,8 +553,8 @@ def test_the_ghosts_permissions_decide(a: Appservice, human: User) -> None:
     human.promote(room, a.sender)
     human.promote(room, ghost, 0)
     answer, body = try_to_send(outside, room)
-    expected = f"403 for a message of {outside}, no member, while the sender user is one"
-    expect(answer.status == 403, expected, answer, answer.exchange)
+    expected = f"4xx for a message of {outside}, no member, while the sender user is one"
+    expect(answer.refused, expected, answer, answer.exchange)  # which, no version says
     expect(not sent(human, room, body), f"no message of {outside}", "the message is there", answer.exchange)
     answer = ghost.call("PUT", topic, json={"topic": "no moderator's"})
     expected = f"403 for a topic of {ghost}, no moderator, while the sender user is one"
@@ -765,9 +781,13 @@ def test_a_ghost_has_media_filters_and_account_data(a: Appservice, human: User) 
     ghost.join(room)
     other.join(room)
     headers = {"Content-Type": "text/plain"}
-    answer = ghost.call("POST", "/_matrix/media/v3/upload", data=b"a ghost's file", headers=headers)
+    upload = "/_matrix/media/v3/upload"
+    answer = ghost.call("POST", upload, data=b"a ghost's file", headers=headers)
     uploaded = answer.ok and isinstance(answer.json.get("content_uri"), str)
-    expect(uploaded, f"2xx and a content_uri for an upload as {ghost}", answer, answer.exchange)
+    if not uploaded and not human.call("POST", upload, data=b"a human's file", headers=headers).ok:
+        record(f"not judged: nobody can upload a text file, a human neither: {answer}", answer.exchange)
+    else:
+        expect(uploaded, f"2xx and a content_uri for an upload as {ghost}", answer, answer.exchange)
     me, body = f"/user/{segment(ghost.user_id)}", {"room": {"rooms": [room]}}
     answer = ghost.call("POST", f"{me}/filter", json=body)
     expect(answer.ok, f"2xx for a filter of {ghost}", answer, answer.exchange)
@@ -782,4 +802,6 @@ def test_a_ghost_has_media_filters_and_account_data(a: Appservice, human: User) 
         expect(own.ok, f"2xx for {method} {path} as {ghost}", own, own.exchange)
     for method, path, content in [("POST", f"{me}/filter", body), ("PUT", data, {"of": other.user_id}), uses[2]]:
         foreign = other.call(method, path, json=content)
-        expect(foreign.status == 403, f"403 for {method} {path} as {other}", foreign, foreign.exchange)
+        documented = path == data  # the filters' page names no status for that
+        right = foreign.status == 403 or (foreign.refused and not documented)
+        expect(right, f"{'403' if documented else '4xx'} for {method} {path} as {other}", foreign, foreign.exchange)

@@ -156,6 +156,7 @@ def test_state_events_reach_the_appservice(run: Run, a: Appservice, human: User)
     """All events means state events too: those of Matrix, and custom types with any state key."""
     room, other = _room_with_a_ghost(a, human), human.create_room()
     levels = human.state(room, "m.room.power_levels")
+    first = {event["event_id"] for event in human.do("read the state", "GET", f"/rooms/{segment(room)}/state").value}
     changes: list[tuple[str, dict[str, Any], str]] = [
         ("m.room.topic", {"topic": "another subject"}, ""),
         ("m.room.name", {"name": "another name"}, ""),
@@ -184,7 +185,11 @@ def test_state_events_reach_the_appservice(run: Run, a: Appservice, human: User)
     sent = {}
     for kind, content, state_key in changes:
         try:
-            sent[f"{kind} with the state key {state_key!r}"] = human.set_state(room, kind, content, state_key)
+            event = human.set_state(room, kind, content, state_key)
+            if event in first:  # from before the ghost came: state that changes nothing may be no new event
+                record(f"{kind} was in the room as it is from the beginning")
+            else:
+                sent[f"{kind} with the state key {state_key!r}"] = event
         except Inconclusive as refused:
             control(not kind.startswith("org."), refused.reason, *refused.evidence)
             record(f"{kind} is refused: {refused.reason}", *refused.evidence)

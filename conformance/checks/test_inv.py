@@ -15,7 +15,7 @@ from conformance.homeserver.client import CLIENT, Response, segment
 from conformance.homeserver.users import User
 from conformance.judges import errors
 from conformance.judges.events import same
-from conformance.judges.transactions import is_transaction
+from conformance.judges.transactions import carries, is_transaction
 from conformance.lanes.v1 import V1
 from conformance.requirement import requirement
 from conformance.run import Run
@@ -372,7 +372,7 @@ def _must_acknowledge(run: Run, q: Appservice, human: User, room: str, form: _Fo
         carrier, following = q.exchange_with(first), human.send(room)
 
         def went_on(exchange: Exchange) -> bool:
-            again = first.encode() in exchange.request_body or following.encode() in exchange.request_body
+            again = carries(exchange, first) or carries(exchange, following)
             return exchange.party == q.code and exchange.received is not None and again
 
         run.journal.wait_for(went_on, carrier.number, run.budgets.deliver)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from conformance.appservice.fleet import Appservice
 from conformance.appservice.routes import Kind
@@ -13,6 +12,7 @@ from conformance.homeserver.client import segment
 from conformance.homeserver.users import User
 from conformance.judges import attempts as attempt_judges
 from conformance.judges import order
+from conformance.judges.transactions import carries, event_ids
 from conformance.lanes.lane import Lanes
 from conformance.lanes.v2 import V2
 from conformance.requirement import requirement
@@ -97,7 +97,7 @@ def test_messages_of_several_rooms_arrive_in_order(a: Appservice, human: User) -
 def test_one_transaction_is_open_at_a_time(lanes: Lanes) -> None:
     """While an appservice takes its time to answer a transaction, no other one is sent to it."""
     slow = lanes[V2].slow.get()
-    arrived = [event for exchange in slow.exchanges for event in slow.sent if event.encode() in exchange.request_body]
+    arrived = [event for exchange in slow.exchanges for event in slow.sent if carries(exchange, event)]
     _must_be_in_order(slow.sent, list(dict.fromkeys(arrived)), "the events of a burst in the order of sending")
     both = attempt_judges.overlap(slow.exchanges)
     prefer(both is None, "one open transaction at a time", "two with different IDs", *(both or ()))
@@ -108,16 +108,10 @@ def test_a_backlog_arrives_in_order(lanes: Lanes) -> None:
     """After an outage what was queued arrives in the order of sending, the failed transaction first."""
     backlog = lanes[V2].backlog.get()
     outage = backlog.outage
-    after = [event for each in outage.after for event in _ids(each.first)]
+    after = [event for each in outage.after for event in event_ids(each.first)]
     if not after:
         raise Blocked("RETRY-08", "nothing arrived after the outage")
     _must_be_in_order(outage.sent, list(dict.fromkeys(after)), "the events of the outage in the order of sending")
-
-
-def _ids(exchange: Any) -> list[str]:
-    from conformance.judges.transactions import elements
-
-    return [str(event.get("event_id")) for event in elements(exchange) if isinstance(event, dict)]
 
 
 @requirement("ORDER-05")

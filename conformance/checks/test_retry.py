@@ -9,6 +9,7 @@ from conformance.homeserver.client import NoAnswer, segment
 from conformance.homeserver.users import User
 from conformance.judges import order
 from conformance.judges.backoff import HOT_SECONDS, Spacing
+from conformance.judges.transactions import carries
 from conformance.lanes.lane import Lanes
 from conformance.lanes.outages import Outage
 from conformance.lanes.queries import PATIENT
@@ -21,7 +22,7 @@ from conformance.lanes.v5 import V5
 from conformance.lanes.v6 import V6
 from conformance.requirement import requirement
 from conformance.run import Run
-from conformance.verdict import Blocked, Broken, control, expect, listing, record
+from conformance.verdict import Blocked, Broken, control, expect, listing, prefer, record
 from conformance.wire.exchange import Exchange
 
 #: Seconds within which a call has to be answered while an appservice hangs, or ten times as many as before.
@@ -74,7 +75,7 @@ def test_a_transaction_that_is_never_answered_is_tried_again(run: Run, lanes: La
     control(hang.retried or patient, f"nothing within --block-wait {run.budgets.block:g} s")
     expected = f"a second attempt within {run.budgets.block:g} s"
     expect(hang.retried, expected, "none: the homeserver goes on waiting", *_exchanges(hang.outage))
-    carrying = [each for each in hang.outage.attempts if hang.outage.sent[0].encode() in each.first.request_body]
+    carrying = [each for each in hang.outage.attempts if carries(each.first, hang.outage.sent[0])]
     ids = {each.txn_id for each in carrying}
     expect(len(ids) == 1, "the same ID in each attempt", f"{len(ids)} IDs", *(each.first for each in carrying[:3]))
     gap = hang.outage.spacing.gaps[0]
@@ -143,7 +144,7 @@ def test_nothing_that_was_queued_in_an_outage_is_lost(lanes: Lanes) -> None:
     what = f"all {len(outage.sent)} events of the outage delivered"
     expect(not lost, what, f"{len(lost)} missing: {listing(sorted(lost), 3)}", *_exchanges(outage))
     for event in outage.sent:
-        carriers = [each for each in outage.attempts if event.encode() in each.first.request_body]
+        carriers = [each for each in outage.attempts if carries(each.first, event)]
         ids = {each.txn_id for each in carriers}
         expect(len(ids) == 1, f"{event} under one ID", f"under {len(ids)}", *(each.first for each in carriers[:3]))
 
@@ -303,4 +304,9 @@ def test_refused_queries_are_no_outage(run: Run, v1: Appservice, human: User) ->
             asked = v1.await_request(Kind.USER, marker, subject=ghost.user_id)
             asked = asked or v1.await_request(Kind.PING, marker, timeout=0.0)
         control(asked, "V1 was neither asked about unknown users nor pinged")
-        v1.must_receive(human.send(room), f"a message sent after V1 answered a query or a ping {status}")
+        message, what = human.send(room), f"a message sent after V1 answered a query or a ping {status}"
+        if status == 404:
+            v1.must_receive(message, what)
+        else:  # to rest after so many errors is no more than unwise
+            came = v1.still_missing([message], marker) == set()
+            prefer(came, f"{what} in a transaction within {run.budgets.deliver:g} s", "no transaction with it")

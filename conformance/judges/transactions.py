@@ -106,6 +106,15 @@ def event_ids(exchange: Exchange) -> list[str]:
     return [str(event.get("event_id")) for event in elements(exchange) if isinstance(event, dict)]
 
 
+def carries(exchange: Exchange, event_id: str) -> bool:
+    """Whether a request brings an event, rather than only names it (as a replaced or previous event of another).
+
+    Where the events cannot be read, or have no IDs, it is enough that the ID stands somewhere in the body.
+    """
+    ids = {str(event["event_id"]) for event in elements(exchange) if isinstance(event, dict) and "event_id" in event}
+    return event_id in ids if ids else event_id.encode() in exchange.request_body
+
+
 def same_ids(one: Exchange, other: Exchange) -> bool:
     """Whether two transactions hold events of the same IDs, however these are told."""
     return event_ids(one) == event_ids(other)

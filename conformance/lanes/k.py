@@ -18,6 +18,7 @@ from conformance.appservice.fleet import Appservice
 from conformance.appservice.routes import Kind
 from conformance.homeserver.client import segment
 from conformance.homeserver.process import TargetFailed
+from conformance.judges.transactions import carries
 from conformance.lanes.beside import beside
 from conformance.lanes.lane import Scene
 from conformance.lanes.queries import LOOK, TEXT, Call, Calls, Deed, Promptness, QueryLane, Silence, made, say_close
@@ -146,4 +147,4 @@ class K(QueryLane):
 
 
 def _carries(code: str, event: str, exchange: Exchange) -> bool:
-    return exchange.party == code and event.encode() in exchange.request_body
+    return exchange.party == code and carries(exchange, event)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from conformance.judges.transactions import acknowledged
+from conformance.judges.transactions import acknowledged, carries
 from conformance.verdict import Inconclusive, Undecided
 from conformance.wire.exchange import Exchange
 
@@ -148,9 +148,7 @@ class Lane:
         """
         wait = self.run.budgets.deliver if within is None else within
         found = self.until(
-            lambda exchange: (
-                exchange.party == member.code and acknowledged(exchange) and event_id.encode() in exchange.request_body
-            ),
+            lambda exchange: exchange.party == member.code and acknowledged(exchange) and carries(exchange, event_id),
             0,
             wait,
         )

@@ -11,7 +11,7 @@ from conformance.appservice.routes import Kind
 from conformance.appservice.script import Answer, Reply, answer
 from conformance.appservice.thirdparty import unrecognized
 from conformance.homeserver.client import segment
-from conformance.judges.transactions import acknowledged
+from conformance.judges.transactions import acknowledged, carries
 from conformance.lanes.lane import Lane, Scene
 from conformance.verdict import Blocked, Inconclusive
 from conformance.wire.exchange import Exchange
@@ -147,12 +147,12 @@ class L(Lane):
 
         def carriers(legacy: bool) -> list[Exchange]:
             found = [each for each in member.transactions(marker) if not member.route(each).legacy]
-            found = [each for each in found if event.encode() in each.request_body]
+            found = [each for each in found if carries(each, event)]
             if not legacy:
                 return found
             ids = {member.route(each).subject for each in found}
             others = [each for each in member.transactions(marker) if member.route(each).legacy]
-            return [e for e in others if event.encode() in e.request_body or member.route(e).subject in ids]
+            return [e for e in others if carries(e, event) or member.route(e).subject in ids]
 
         def decided(exchange: Exchange) -> bool:
             if exchange.party != "L" or exchange.answer_until is None:
@@ -178,7 +178,7 @@ class L(Lane):
 
         def carriers() -> list[Exchange]:
             found = member.transactions(marker)
-            return [each for each in found if any(event.encode() in each.request_body for event in sent)]
+            return [each for each in found if any(carries(each, event) for event in sent)]
 
         def on_the_present(exchange: Exchange) -> bool:
             return exchange.party == "L" and exchange in carriers() and not member.route(exchange).legacy
@@ -200,7 +200,7 @@ class L(Lane):
 
     def _delivered(self, event: str, within: float) -> Exchange | None:
         """The acknowledged transaction with an event."""
-        return self.until(lambda e: e.party == "L" and acknowledged(e) and event.encode() in e.request_body, 0, within)
+        return self.until(lambda e: e.party == "L" and acknowledged(e) and carries(e, event), 0, within)
 
 
 #: What appservices that know the legacy routes only may answer on others: v1.6 has 404 and 405 for that, web frameworks

@@ -13,7 +13,7 @@ from conformance.appservice.routes import Kind
 from conformance.appservice.script import Reply, Script, always, answer
 from conformance.judges.attempts import Attempt, attempts
 from conformance.judges.backoff import Spacing
-from conformance.judges.transactions import acknowledged
+from conformance.judges.transactions import acknowledged, carries
 from conformance.lanes.lane import Lane
 from conformance.verdict import Inconclusive
 from conformance.wire.exchange import Exchange
@@ -87,7 +87,7 @@ class Outage:
         left = set(sent)
         for exchange in self.appservice.transactions(self.since):
             if acknowledged(exchange):
-                left -= {event for event in left if event.encode() in exchange.request_body}
+                left -= {event for event in left if carries(exchange, event)}
         return left
 
 
@@ -145,7 +145,7 @@ class OutageLane(Lane):
         """Wait until there were so many attempts (with an event), at most some seconds; whether there were."""
         deadline = time.monotonic() + within
         while True:
-            found = [each for each in outage.failed if event is None or event.encode() in each.first.request_body]
+            found = [each for each in outage.failed if event is None or carries(each.first, event)]
             self.status = self._waiting_for(outage, found, what)
             if len(found) >= count:
                 return True
@@ -170,9 +170,7 @@ class OutageLane(Lane):
             self.imposed(gap)
         return self.until(
             lambda exchange: (
-                exchange.party == outage.appservice.code
-                and acknowledged(exchange)
-                and event_id.encode() in exchange.request_body
+                exchange.party == outage.appservice.code and acknowledged(exchange) and carries(exchange, event_id)
             ),
             outage.since,
             within,
@@ -187,7 +185,7 @@ class OutageLane(Lane):
         """Wait until some events have been acknowledged; which were not when nothing came for `quiet` seconds."""
         while True:
             seen = self.run.journal.marker()
-            missing = [event.encode() for event in outage.missing(sent)]
+            missing = outage.missing(sent)
             if not missing:
                 return set()
             progress = partial(self._is_progress, outage, seen, missing)
@@ -195,11 +193,11 @@ class OutageLane(Lane):
             if came is None:
                 return outage.missing(sent)
 
-    def _is_progress(self, outage: Outage, seen: int, missing: list[bytes], exchange: Exchange) -> bool:
+    def _is_progress(self, outage: Outage, seen: int, missing: set[str], exchange: Exchange) -> bool:
         """A new request, or the acknowledgement of one that was on its way."""
         if not outage.appservice.is_push(exchange):
             return False
-        on_its_way = acknowledged(exchange) and any(event in exchange.request_body for event in missing)
+        on_its_way = acknowledged(exchange) and any(carries(exchange, event) for event in missing)
         return exchange.number > seen or on_its_way
 
     def moved_on(self, outage: Outage, room: str) -> bool:

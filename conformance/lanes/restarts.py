@@ -25,6 +25,7 @@ from conformance.homeserver.process import TargetFailed
 from conformance.homeserver.target import CommandFailed, Overstayed, Restartable
 from conformance.homeserver.users import User
 from conformance.judges.attempts import Attempt
+from conformance.judges.transactions import carries
 from conformance.lanes.beside import beside
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import ERROR, Outage, OutageLane
@@ -377,7 +378,7 @@ class Restarts(OutageLane):
         outage.since = self.run.journal.marker()
         outage.sent += events
         found = self.until(
-            lambda e: e.party == member.code and events[0].encode() in e.request_body and e.status is not None,
+            lambda e: e.party == member.code and carries(e, events[0]) and e.status is not None,
             0,
             self.run.budgets.deliver,
         )
@@ -391,13 +392,13 @@ class Restarts(OutageLane):
         self.status = "waiting for the next attempt of a transaction from before the restart"
 
         def attempted(within: float) -> bool:
-            code, event = outage.appservice.code, events[0].encode()
-            return self.until(lambda e: e.party == code and event in e.request_body, since, within) is not None
+            code, event = outage.appservice.code, events[0]
+            return self.until(lambda e: e.party == code and carries(e, event), since, within) is not None
 
         if not attempted(self.run.budgets.backoff / 2):
             self.human.send(room)
             attempted(self.run.budgets.deliver)
-        found = [each for each in outage.attempts if events[0].encode() in each.first.request_body]
+        found = [each for each in outage.attempts if carries(each.first, events[0])]
         return Retold(
             events,
             [each for each in found if each.first.number <= since],
@@ -426,7 +427,7 @@ class Restarts(OutageLane):
                 self._in_silence(outage, since, self.run.budgets.backoff - silence)
                 self._up_at = time.monotonic()
         missing = self._await_sent(outage.appservice, outage.sent)
-        found = [each for each in outage.attempts if outage.sent[0].encode() in each.first.request_body]
+        found = [each for each in outage.attempts if carries(each.first, outage.sent[0])]
         before = [each for each in found if each.first.number <= since]
         after = [each for each in found if each.first.number > since]
         woken = silent is None and bool(after) and after[0].started < sent_at + silence / 4
@@ -591,4 +592,4 @@ class Restarts(OutageLane):
 
 
 def _carries(code: str, event: str, exchange: Exchange) -> bool:
-    return exchange.party == code and exchange.received is not None and event.encode() in exchange.request_body
+    return exchange.party == code and exchange.received is not None and carries(exchange, event)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conformance.appservice.fleet import Appservice
-from conformance.judges.transactions import acknowledged
+from conformance.judges.transactions import acknowledged, carries
 from conformance.lanes.lane import Lane, Scene
 from conformance.verdict import Blocked, Undecided
 from conformance.wire.exchange import Exchange
@@ -60,7 +60,7 @@ class Urls(Lane):
         event = human.send(room)
         self.arrives(a, event)
         delivered = self.until(
-            lambda e: e.party == member.code and acknowledged(e) and event.encode() in e.request_body,
+            lambda e: e.party == member.code and acknowledged(e) and carries(e, event),
             0,
             self.run.budgets.deliver,
         )

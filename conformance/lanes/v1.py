@@ -9,6 +9,7 @@ from conformance.appservice.routes import Kind
 from conformance.appservice.script import Ending, Hold, Reply, answer, closed_unanswered, half_a_head, redirect
 from conformance.homeserver.client import segment
 from conformance.judges.attempts import Attempt
+from conformance.judges.transactions import carries
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import ERROR, OVERDUE, Outage, OutageLane
 from conformance.verdict import Blocked
@@ -158,7 +159,7 @@ class V1(OutageLane):
             marker = journal.marker()
             event = human.send(shared)
             within = self.run.budgets.deliver
-            found = self.until(lambda e: e.party == "A" and event.encode() in e.request_body, marker, within)
+            found = self.until(lambda e: e.party == "A" and carries(e, event), marker, within)
             reached = found is not None
         ghost, marker = v1.unregistered(), journal.marker()
         room = human.create_room()
@@ -174,8 +175,8 @@ class V1(OutageLane):
             return ERROR if failing else answer(hold=held)
 
         with self.outage(v1, script) as outage:
-            first = human.send(room).encode()
-            self.until(lambda e: e.party == "V1" and first in e.request_body, outage.since, self.run.budgets.deliver)
+            first = human.send(room)
+            self.until(lambda e: e.party == "V1" and carries(e, first), outage.since, self.run.budgets.deliver)
             for number in range(3):
                 outage.sent += [human.send(room), human.set_state(room, "org.hq.subject", {"number": number})]
             outage.since, failing = self.run.journal.marker(), True  # what was open is no attempt of this outage
@@ -211,7 +212,7 @@ class V1(OutageLane):
             self.status = f"failed once with {name}: recovering"
             delivered = self.recovery(outage, event, self.run.budgets.backoff)
         forgotten = delivered is None and (self.moved_on(outage, room) or self._overdue)
-        carrying = [each for each in outage.attempts if event.encode() in each.first.request_body]
+        carrying = [each for each in outage.attempts if carries(each.first, event)]
         return Single(name, event, carrying, delivered, forgotten)
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
 from conformance.appservice.script import always, answer, reset
-from conformance.judges.transactions import acknowledged
+from conformance.judges.transactions import acknowledged, carries
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import Outage, OutageLane
 from conformance.verdict import Inconclusive
@@ -133,7 +133,7 @@ class V2(OutageLane):
         event = self.human.send(room)
         marker = first.since
         came = self.until(
-            lambda e: e.party == "V2" and acknowledged(e) and event.encode() in e.request_body,
+            lambda e: e.party == "V2" and acknowledged(e) and carries(e, event),
             marker,
             self.run.budgets.deliver,
         )

@@ -12,6 +12,7 @@ from conformance.appservice.script import always, answer
 from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.judges.backoff import HOT_ATTEMPTS, HOT_SECONDS, Spacing
 from conformance.judges.ephemeral import typists
+from conformance.judges.transactions import carries
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import ERROR, Outage, OutageLane
 from conformance.verdict import Inconclusive, Undecided
@@ -192,7 +193,7 @@ class V4(OutageLane):
         delay = min(1.5, budgets.backoff / 10)
         with v4.scripted(Kind.TRANSACTION, always(answer(delay=delay))):
             opened = self.until(
-                lambda e: e.party == "V4" and event.encode() in e.request_body and e.received is not None,
+                lambda e: e.party == "V4" and carries(e, event) and e.received is not None,
                 outage.healed_at or 0,
                 self.recovery_time(outage),
             )

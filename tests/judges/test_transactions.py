@@ -90,3 +90,18 @@ def test_duplicates() -> None:
     assert transactions.delivered_twice([transaction("3", event("$1"), event("$1"))])
     assert transactions.delivered_twice([once, transaction("1", event("$1"))]) is None
     assert transactions.delivered_twice([once, transaction("2", event("$2"), "rubbish", {"event_id": 1})]) is None
+
+
+def test_a_transaction_carries_its_events_and_not_those_that_they_name() -> None:
+    exchange = transaction("1", event("$two", unsigned={"replaces_state": "$one"}))
+    assert transactions.carries(exchange, "$two")
+    assert not transactions.carries(exchange, "$one")
+
+
+@pytest.mark.parametrize("body", [b'{"events": [{"event_id": "$o', {"events": [{"id": "$one"}]}, {"events": "$one"}])
+def test_an_event_is_found_where_the_events_cannot_be_read(body: object) -> None:
+    assert transactions.carries(request(body=body), "$one") is (body != b'{"events": [{"event_id": "$o')
+
+
+def test_an_escaped_event_id_is_found() -> None:
+    assert transactions.carries(request(body=b'{"events": [{"event_id": "\\u0024one\\/two"}]}'), "$one/two")

@@ -112,6 +112,10 @@ class ExtraKeys(Format):
     def event(self, event: Event) -> JsonObject:
         shown = super().event(event)
         shown["unsigned"]["org.example.score"] = 7
+        events = self.store.rooms[event.room_id].events
+        shown["unsigned"]["org.example.before"] = [each.event_id for each in events if each.position < event.position][
+            -2:
+        ]
         # Old names of the same things, which some homeservers still add.
         return {**shown, "org.example.extra": {"of": ["any", "kind"]}, "user_id": event.sender, "age": 1}
 
