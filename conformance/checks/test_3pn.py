@@ -35,6 +35,9 @@ _GONE, _BAD, _DOWN, _NULL = "hqp-gone", "hqp-bad", "hqp-down", "hqp-null"
 #: The protocol whose look-ups A answers.
 _LOOK = "hqp-look"
 
+#: The protocol that A and B declare.
+_BOTH = "hqp-multi"
+
 #: Search fields that find nobody and have to be encoded.
 _AWKWARD = {"nickname": "100% a&b=c+d #é/?", "network": "net"}
 
@@ -74,15 +77,11 @@ def test_metadata_is_fetched_from_the_appservice(run: Run, a: Appservice, b: App
             continue  # how that one arrives is 3PN-19
         if first is None:
             human.provoke("GET", f"/thirdparty/protocol/{protocol}")
-        asked = [
-            request
-            for member in (a, b)
-            if protocol in _declared(member)
-            for request in member.requests(Kind.PROTOCOL, subject=protocol)
-            if not member.route(request).legacy
-        ]
+        declaring = [member for member in (a, b) if protocol in _declared(member)]
+        requests = [(each, member) for member in declaring for each in member.requests(Kind.PROTOCOL, subject=protocol)]
+        asked = [request for request, member in requests if not member.route(request).legacy]
         shown = listed.json.get(protocol)
-        kept = not asked and any(_is_given(shown, member, protocol) for member in (a, b))
+        kept = not requests and any(_is_given(shown, member, protocol) for member in declaring)
         control(not kept, f"the metadata of {protocol} was fetched before this run", listed.exchange)
         until = first.answer_until if first is not None else None
         in_time = [each for each in asked if until is None or each.started < until]
@@ -205,12 +204,34 @@ def test_users_are_looked_up_with_the_search_fields(run: Run, a: Appservice, hum
     prefer(empty in came, f"a look-up at A with {empty}", listing(came) or "none")
 
 
-@requirement("3PN-11")
+@requirement("3PN-11", shared=True)
 def test_users_are_found(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """What the appservice finds is given to the client, be it another appservice: 200, and the same list."""
     found = thirdparty.found_users(_LOOK)
     _must_find(run, a, human, _USERS, thirdparty.KNOWN_USER_FIELDS, found)
     _must_find_the_same(b, _USERS, thirdparty.KNOWN_USER_FIELDS, found)
+
+
+@requirement("3PN-11", shared=True)
+def test_users_are_found_whoever_else_finds_none(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """Of two appservices that declare a protocol one finds users: the client gets them, whatever the other answers."""
+    _must_find_with_another(run, a, b, human, _USERS, thirdparty.KNOWN_USER_FIELDS, thirdparty.found_users(_BOTH))
+
+
+def _must_find_with_another(
+    run: Run, a: Appservice, b: Appservice, human: User, kind: Kind, fields: dict[str, str], found: list[dict[str, Any]]
+) -> None:
+    own = [{**each, "fields": {**each["fields"], "of": "A"}} for each in found]
+    with a.scripted(kind, always(answer(json=own)), _BOTH):
+        for status in (404, 500):
+            with b.scripted(kind, always(answer(status, {"errcode": "HQ.CONFORMANCE.NOTHING", "error": "no"})), _BOTH):
+                marker = run.journal.marker()
+                told = human.call("GET", _look_up(kind, _BOTH, fields))
+            control(a.requests(kind, marker, _BOTH), f"no {kind} in {_BOTH} reached A", told.exchange)
+            judged = expect if status == 404 else prefer  # of an error of one of them nothing is said
+            shown = told.value if isinstance(told.value, list) else []
+            there = all(any(same(entry, each) for each in shown) for entry in own)
+            judged(there, f"what A found, while B answers {status}", told.exchange.response_body[:300], told.exchange)
 
 
 @requirement("3PN-12")
@@ -220,12 +241,19 @@ def test_locations_are_looked_up_with_the_search_fields(run: Run, a: Appservice,
         _must_pass_on(run, a, human, _LOCATIONS, fields)
 
 
-@requirement("3PN-13")
+@requirement("3PN-13", shared=True)
 def test_locations_are_found(run: Run, a: Appservice, b: Appservice, human: User) -> None:
     """What the appservice finds is given to the client, be it another appservice: 200, and the same list."""
     found = thirdparty.found_locations(_LOOK)
     _must_find(run, a, human, _LOCATIONS, thirdparty.KNOWN_LOCATION_FIELDS, found)
     _must_find_the_same(b, _LOCATIONS, thirdparty.KNOWN_LOCATION_FIELDS, found)
+
+
+@requirement("3PN-13", shared=True)
+def test_locations_are_found_whoever_else_finds_none(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """Of two appservices that declare a protocol one finds locations: the client gets them all the same."""
+    found = thirdparty.found_locations(_BOTH)
+    _must_find_with_another(run, a, b, human, _LOCATIONS, thirdparty.KNOWN_LOCATION_FIELDS, found)
 
 
 @requirement("3PN-14")

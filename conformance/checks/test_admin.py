@@ -194,6 +194,19 @@ def test_a_ghost_registers_once_at_a_time(a: Appservice) -> None:
     expect(len(done) == 1, "one 200 to four registrations of a ghost at the same time", f"{len(done)}", *evidence)
 
 
+@requirement("ADMIN-05", shared=True)
+def test_a_humans_name_is_taken(run: Run, a: Appservice) -> None:
+    """A name in an open namespace that a human has registered is refused to the appservice, and stays the human's."""
+    a.ghost("hqopen-")
+    owner = run.humans.registered(run.names.fresh("hqopen-"))
+    answer = a.register(owner.localpart)
+    refused = answer.refused and "access_token" not in answer.json
+    expect(refused, f"400 M_USER_IN_USE for {owner.localpart}, which a human has registered", answer, answer.exchange)
+    prefer(answer.errcode == "M_USER_IN_USE", "400 M_USER_IN_USE for a human's name", answer, answer.exchange)
+    who = owner.whoami()
+    expect(who.json.get("user_id") == owner.user_id, f"{owner} still a human's", who, who.exchange, answer.exchange)
+
+
 @requirement("ADMIN-06")
 def test_illegal_names_are_refused_or_mapped(run: Run, a: Appservice) -> None:
     """A ghost's illegal name is refused, or mapped to a legal user ID inside the appservice's namespace."""
@@ -321,6 +334,9 @@ def test_nobody_outside_the_namespaces_can_be_logged_in_as(run: Run, a: Appservi
             expected = f"M_EXCLUSIVE for {what}"
             expect(refused and answer.errcode in ("M_EXCLUSIVE", "M_FORBIDDEN"), expected, answer, answer.exchange)
             prefer(answer.errcode == "M_EXCLUSIVE", expected, answer, answer.exchange)
+    answer = a.sender.call("POST", "/login", json=login_as(f"@{ghost.localpart}:other.example"))
+    refused = answer.refused and "access_token" not in answer.json
+    expect(refused, "4xx for a login as a ghost's namesake of another server", answer, answer.exchange)
 
 
 @requirement("ADMIN-15")

@@ -343,6 +343,7 @@ def test_ghosts_may_have_devices_of_the_same_id(run: Run, a: Appservice, b: Apps
         expect(answer.status == answers[0].status, expected, answer, answer.exchange, answers[0].exchange)
     for ghost, answer in zip(ghosts, answers, strict=True):
         name = _shown(run, ghost, device, ghost.localpart).json.get("display_name")
+        control(name is not None, "a device that was created with a name has none (DEVICE-08)", answer.exchange)
         expect(name == ghost.localpart, f"{device} of {ghost} named {ghost.localpart}", name, answer.exchange)
     # What becomes of the name when a known device is logged in is not said.
     logins = [user for ghost in ghosts[:2] for user, _ in _logins(a, ghost, 1, device)]
@@ -367,7 +368,6 @@ def test_a_limit_on_new_devices_passes(a: Appservice) -> None:
         if answer.status == 429:
             record(f"429 after {number} devices", answer.exchange)
             later = _put(ghost, ghost.names.fresh("HQDEV"))
-            control(later.status != 429, f"the limit lasts longer than is waited for: {later}", later.exchange)
             expected = "a new device after the time that a 429 told"
             expect(later.ok, expected, later, later.exchange, answer.exchange)
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from conformance.appservice.fleet import Appservice, Event, ephemeral_of, events_of
@@ -23,11 +23,17 @@ from conformance.markers import matching_room
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
 from conformance.schemas import problems
-from conformance.verdict import Blocked, Inconclusive, Recorded, control, expect, listing, prefer, record
+from conformance.verdict import Blocked, Inconclusive, Recorded, caution, control, expect, listing, prefer, record
 from conformance.wire.exchange import Exchange, NotJson
 
 #: Milliseconds that a typing notice is good for.
 _TYPING_FOR = 30_000
+
+#: More milliseconds than may be between what users do in a run.
+_DAY = 86_400_000
+
+#: What a user's presence becomes, one after the other, and whether there is a status message with it.
+_PRESENCES = (("unavailable", True), ("online", True), ("online", True), ("offline", True), ("unavailable", False))
 
 
 class Pushed(NamedTuple):
@@ -40,11 +46,11 @@ class Pushed(NamedTuple):
 @requirement("EPH-01", before=V4)
 def test_typing_reaches_the_appservice(run: Run, a: Appservice, v4: Appservice, human: User, human1: User) -> None:
     """When somebody types in a room with a ghost, every appservice is told, also when others type there already."""
-    room, ghost = _room(human, a, v4), a.ghost()
-    for user in (human1, ghost):
+    room, others = _room(human, a, v4), (human1, a.ghost(), v4.ghost(), a.sender)
+    for user in others:
         user.join(room)
     human.send(room)  # the first after a join is INTEREST-30
-    for user in (human, human1, ghost):
+    for user in (human, *others):
         marker = run.journal.marker()
         _type(user, room)
         for member in (a, v4):
@@ -57,7 +63,7 @@ def test_typing_reaches_the_appservice(run: Run, a: Appservice, v4: Appservice, 
         _message(a, human, other)
         seen = _typing_comes(a, human, other)
         expect(seen, f"m.typing with {human} in {other}, which only {mate} is in", f"none within {a.deliver_wait:g} s")
-    for user in (human, human1, ghost):
+    for user in (human, *others):
         _type(user, room, False)
 
 
@@ -99,7 +105,7 @@ def test_the_end_of_typing_reaches_the_appservice(run: Run, a: Appservice, human
     if _await(a, marker, "m.typing", str(human)) is None:
         record("who types for a second only does not appear at all")
     elif a.await_ephemeral(_end_of(briefly, str(human)), marker) is None:
-        if not run.eventually(lambda: str(human) not in _shown_typing(human, briefly) or None):
+        if not run.eventually(lambda: not _is_shown(human, briefly, "m.typing", str(human)) or None):
             record("who says nothing more for a second types on all the same")  # timeouts may have a minimum
             return
         seen = a.await_ephemeral(_end_of(briefly, str(human)), marker)
@@ -114,14 +120,6 @@ def _begin_to_type(a: Appservice, user: User, room: str) -> None:
     control(begun, "typing in a room with a ghost is not pushed (EPH-01)")
     control(begun and str(user) in (typists(begun.item) or ()), "m.typing has another format (EPH-03)")
     control(begun and begun.item.get("room_id", room) == room, "m.typing names another room (EPH-02)")
-
-
-def _shown_typing(user: User, room: str) -> list[Any]:
-    """Who types in a room, as one of its members sees it."""
-    only = json.dumps({"room": {"rooms": [room], "timeline": {"limit": 1}}})
-    rooms = user.do("sync", "GET", "/sync", query={"filter": only, "timeout": "0"}).json.get("rooms", {})
-    events = rooms.get("join", {}).get(room, {}).get("ephemeral", {}).get("events", ())
-    return [each for item in events if item.get("type") == "m.typing" for each in typists(item) or ()]
 
 
 def _end_of(room: str, user_id: str) -> Callable[[Event], bool]:
@@ -169,8 +167,7 @@ def test_receipts_reach_the_appservice(
     run: Run, a: Appservice, v4: Appservice, human: User, human1: User, human2: User
 ) -> None:
     """Each user's read receipt in a room with a ghost is pushed to every appservice; so is the user's next one."""
-    room, ghost = _room(human, a, v4), a.ghost()
-    readers = (human1, human2, ghost)
+    room, readers = _room(human, a, v4), (human1, human2, a.ghost(), v4.ghost(), a.sender)
     for user in readers:
         user.join(room)
     human.send(room)  # the first after a join is INTEREST-30
@@ -187,8 +184,8 @@ def test_receipts_reach_the_appservice(
 
 @requirement("EPH-07", shared=True)
 def test_receipts_that_wait_are_all_pushed(run: Run, a: Appservice, human: User, human1: User, human2: User) -> None:
-    """What several users read while the appservice is slow to answer is pushed afterwards, every one of them."""
-    room, readers = _room(human, a), [human1, human2, a.ghost(), a.ghost()]
+    """What many users read while the appservice is slow to answer is pushed afterwards, every one of them."""
+    room, readers = _room(human, a), [human1, human2, a.sender, *(a.ghost() for _ in range(12))]
     for user in readers:
         user.join(room)
     human.send(room)  # the first after a join is INTEREST-30
@@ -205,6 +202,41 @@ def test_receipts_that_wait_are_all_pushed(run: Run, a: Appservice, human: User,
     for user in readers:
         seen = _await(a, marker, "m.receipt", event, str(user))
         expect(seen, f"m.receipt of {user}, one of {len(readers)} who read at once", "none", plain.exchange)
+
+
+@requirement("EPH-07", shared=True)
+def test_receipts_among_read_markers_reach_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """So is a receipt that is sent by the other way, together with the user's read marker or by itself."""
+    room, readers = _room(human, a), (human1, a.ghost(), a.sender)
+    for user in readers:
+        user.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    plain = _receipt_pushed(a, human, room, _message(a, human, room))
+    for user, beside in itertools.product(readers, ("m.fully_read", "m.read")):
+        event, marker = _message(a, human, room), run.journal.marker()
+        if not _mark(user, room, {beside: event, "m.read": event}):
+            continue
+        if _await(a, marker, "m.receipt", event, str(user)) is None:
+            if _is_shown(human, room, "m.receipt", event, str(user)):
+                expect(
+                    False, f"m.receipt of {user}, sent to /read_markers", "none, but for clients it is", plain.exchange
+                )
+            record(f"/read_markers made no receipt of {user}")
+
+
+@requirement("EPH-07", shared=True)
+def test_an_old_receipt_does_not_come_again_and_again(run: Run, a: Appservice, human: User, human1: User) -> None:
+    """Receipts are deltas (CS: Receipts, client behaviour): with new ones the old ones need not come again."""
+    room, other, marker = _room(human, a), _room(human, a), run.journal.marker()
+    human1.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    old = _message(a, human, room)
+    _receipt_pushed(a, human1, room, old)
+    for place in (other, room, other, room):
+        _receipt_pushed(a, human, place, _message(a, human, place))
+    # Once more may come of a homeserver that is careful; retries have the ID of the first.
+    seen = {a.route(at).subject: at for at, item in a.ephemeral(marker) if mentions(item, old, str(human1))}
+    caution(len(seen) <= 2, f"one transaction with the receipt of {human1} for {old}", len(seen), *seen.values())
 
 
 @requirement("EPH-08")
@@ -227,8 +259,11 @@ def test_a_receipt_has_the_client_format(a: Appservice, human: User, human2: Use
     seen = _receipt_pushed(a, human2, room, event)
     found = problems("receipt#client-format", _without_room(seen.item))
     expect(not found, "m.receipt in the client format", listing(found), seen.exchange)
-    there = receipt(seen.item, event, "m.read", str(human2)) is not None
-    expect(there, f"content[{event}]['m.read'][{human2}]", "not there", seen.exchange)
+    there = receipt(seen.item, event, "m.read", str(human2))
+    expect(there is not None, f"content[{event}]['m.read'][{human2}]", "not there", seen.exchange)
+    read, sent = (there or {}).get("ts"), a.await_event(event).get("origin_server_ts")
+    if isinstance(read, int) and isinstance(sent, int):  # of one clock; that they are milliseconds is said elsewhere
+        prefer(abs(read - sent) < _DAY, f"a ts in milliseconds, such as the event's {sent}", read, seen.exchange)
 
 
 @requirement("EPH-10")
@@ -265,6 +300,9 @@ def test_a_humans_private_receipt_is_pushed_to_nobody(
     secrets = [_message(a, human, room) for _ in range(2)]
     for secret, thread in zip(secrets, ({}, {"thread_id": "main"}), strict=True):
         _read(human2, room, secret, "m.read.private", **thread)
+    for beside in ({}, {"m.read": _message(a, human, room)}):
+        secrets.append(_message(a, human, room))
+        _mark(human2, room, {"m.fully_read": secrets[0], "m.read.private": secrets[-1], **beside})
     _must_see_receipt((a, v4), human2, room, _message(a, human, room))
     run.markers.pass_by("A", "V4")
     yield
@@ -299,6 +337,18 @@ def test_a_ghosts_private_receipt_reaches_its_appservice(run: Run, a: Appservice
         elif readable:
             private = receipt(seen.item, event, "m.read.private", str(ghost)) is not None
             expect(private, f"m.read.private of {ghost}", "a receipt of another type", seen.exchange)
+    for ghost in ghosts:
+        event, marker = _message(a, human, room), run.journal.marker()
+        if not _mark(ghost, room, {"m.fully_read": event, "m.read.private": event}):
+            continue
+        seen = _await(a, marker, "m.receipt", event, str(ghost))
+        if seen is None:
+            if _is_shown(ghost, room, "m.receipt", event, str(ghost)):
+                expect(False, f"m.receipt of {ghost}, sent to /read_markers, at its {a}", "none, but for clients it is")
+            record(f"/read_markers made no private receipt of {ghost}")
+        elif readable:
+            private = receipt(seen.item, event, "m.read.private", str(ghost)) is not None
+            expect(private, f"m.read.private of {ghost}, sent to /read_markers", "another type", seen.exchange)
 
 
 @requirement("EPH-13", before=V4)
@@ -310,23 +360,24 @@ def test_a_ghosts_private_receipt_reaches_no_other_appservice(
     ghost = a.ghost()
     ghost.join(room)
     human.send(room)
-    secret = _message(a, human, room)
-    _read(ghost, room, secret, "m.read.private")
+    secrets = [_message(a, human, room) for _ in range(2)]
+    _read(ghost, room, secrets[0], "m.read.private")
+    _mark(ghost, room, {"m.fully_read": secrets[0], "m.read.private": secrets[1]})
     _must_see_receipt((v4,), ghost, room, _message(a, human, room))
     run.markers.pass_by("V4")
     yield
     for exchange, item in v4.ephemeral():
-        seen = mentions(item, secret, str(ghost))
+        seen = any(mentions(item, secret, str(ghost)) for secret in secrets)
         expect(not seen, f"no private receipt of {ghost}, a ghost of A, at {v4}", "it was pushed", exchange)
 
 
 @requirement("EPH-14", shared=True)
 def test_presence_of_humans_reaches_the_appservice(run: Run, a: Appservice, human: User, human1: User) -> None:
-    """The presence of a human who shares a room with a ghost is pushed, with its status message."""
+    """The presence of a human who shares a room with a ghost is pushed, with its status message, at each change."""
     room = _room(human, a)
     human1.join(room)
-    marker = run.journal.marker()
-    _must_tell_of_presence(a, human1, _set_presence(human1), marker)
+    for marker, shown in _changes_of_presence(human1):
+        _must_tell_of_presence(a, human1, shown, marker)
 
 
 @requirement("EPH-14", shared=True)
@@ -357,33 +408,51 @@ def _must_tell_of_presence(a: Appservice, user: User, shown: Shown, marker: int)
         return item.get("type") == "m.presence" and mentions(item, str(user), *shown.texts) and not wrong
 
     if a.await_ephemeral(told, marker) is None:
+        if _shown_presence(user).presence != shown.presence:
+            record(f"{user} is {shown.presence} for a moment only")
+            return
         came = [item.get("content") for _, item in a.ephemeral(marker) if mentions(item, "m.presence", str(user))]
-        expect(False, f"m.presence of {user}: {shown.presence} {shown.status or ''}", listing(came) or "none")
+        # Nothing says how soon somebody is gone: a homeserver may wait whether it comes back.
+        insist = prefer if shown.presence == "offline" else expect
+        insist(False, f"m.presence of {user}: {shown.presence} {shown.status or ''}", listing(came) or "none")
 
 
 @requirement("EPH-15")
 def test_presence_of_ghosts_reaches_their_appservice(run: Run, a: Appservice, human: User) -> None:
     """The presence of a ghost, which can be set as a human's, is pushed to its own, even when it is in no room."""
-    _presence_pushed(a, human, _room(human, a))
+    room = _room(human, a)
+    _presence_pushed(a, human, room)
     for prefix in ("hqa-", "hqa2-"):
         ghost, marker = a.ghost(prefix), run.journal.marker()
-        said, status = _say_presence(ghost)
-        expect(said.ok, f"200 for the presence of {ghost}, as for a human's", said, said.exchange)
-        _presence_of(ghost, status)
+        said = _say_presence(ghost)
+        expect(said.answer.ok, f"200 for the presence of {ghost}, as for a human's", said.answer, said.answer.exchange)
+        _presence_of(ghost, said)
         seen = _await(a, marker, "m.presence", str(ghost))
         expect(seen, f"m.presence of {ghost}, who is in no room", "none")
+    a.sender.join(room)
+    human.send(room)  # the first after a join is INTEREST-30
+    _message(a, human, room)
+    marker = run.journal.marker()
+    _set_presence(a.sender)
+    seen = _await(a, marker, "m.presence", str(a.sender))
+    expect(seen, f"m.presence of the sender user {a.sender}, who is in a room with a ghost", "none")
 
 
 @requirement("EPH-16")
 def test_presence_has_the_client_format(a: Appservice, human: User, human2: User) -> None:
-    """`type`, `sender`, and `content` with a `presence` of online, offline or unavailable."""
+    """`type`, `sender`, and `content` with a `presence` of online, offline or unavailable; ages are milliseconds."""
     room = _room(human, a)
     human2.join(room)
-    seen = _presence_pushed(a, human2, room)
-    found = problems("presence", seen.item)
-    expect(not found, "m.presence in the client format", listing(found), seen.exchange)
-    sender = seen.item.get("sender")
-    expect(sender == str(human2), f"the sender {human2}", sender, seen.exchange)
+    _message(a, human2, room)
+    for marker, shown in _changes_of_presence(human2):
+        seen = _await(a, marker, "m.presence", str(human2), *shown.texts)
+        if seen is None:
+            raise Blocked("EPH-14", f"the presence of {human2}, who is in {room} with a ghost, is not pushed")
+        found = problems("presence", seen.item)
+        expect(not found, "m.presence in the client format", listing(found), seen.exchange)
+        sender, ago = seen.item.get("sender"), seen.item["content"].get("last_active_ago", 0)
+        expect(sender == str(human2), f"the sender {human2}", sender, seen.exchange)
+        expect(0 <= ago < _DAY, "a last_active_ago of less than a day, in milliseconds", ago, seen.exchange)
 
 
 @requirement("EPH-17")
@@ -575,11 +644,27 @@ def _read(user: User, room: str, event: str, kind: str = "m.read", **content: An
     user.do(f"send {kind}", "POST", _receipt_path(room, event, kind), json=content)
 
 
+def _mark(user: User, room: str, events: dict[str, str]) -> bool:
+    """Have a user read events by several markers at once; whether the homeserver takes it, which is not judged."""
+    said = user.call("POST", f"/rooms/{segment(room)}/read_markers", json=events)
+    if not said.ok:
+        record(f"{said} for {listing(events)} at /read_markers", said.exchange)
+    return said.ok
+
+
+def _is_shown(user: User, room: str, kind: str, *texts: str) -> bool:
+    """Whether a room has an ephemeral item with these texts, as one of its members sees it."""
+    only = json.dumps({"room": {"rooms": [room], "timeline": {"limit": 1}}})
+    rooms = user.do("sync", "GET", "/sync", query={"filter": only, "timeout": "0"}).json.get("rooms", {})
+    items = rooms.get("join", {}).get(room, {}).get("ephemeral", {}).get("events", ())
+    return any(item.get("type") == kind and mentions(item, *texts) for item in items)
+
+
 class Shown(NamedTuple):
     """Somebody's presence as a homeserver shows it; without a status message where it keeps none."""
 
     presence: Any
-    status: str | None
+    status: Any
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -587,33 +672,70 @@ class Shown(NamedTuple):
         return () if self.status is None else (self.status,)
 
 
-def _say_presence(user: User) -> tuple[Response, str]:
-    """Have a user say once that it is unavailable; what came, and the status message with it."""
-    status = user.names.fresh("back soon ")
-    body = {"presence": "unavailable", "status_msg": status}
-    return user.call("PUT", _presence_path(user), json=body), status
+class Said(NamedTuple):
+    """What somebody said of its presence, and what came of it."""
+
+    answer: Response
+    before: Shown
+    presence: str
+    status: str | None
 
 
-def _presence_of(user: User, status: str) -> Shown:
-    """What is shown of a user's presence that was set with a status message.
+def _shown_presence(user: User) -> Shown:
+    shown = user.call("GET", _presence_path(user)).json
+    return Shown(shown.get("presence"), shown.get("status_msg"))
 
-    :raises Inconclusive: the homeserver has presence switched off.
+
+def _say_presence(user: User, presence: str | None = None, *, with_status: bool = True) -> Said:
+    """Have a user say once that it is there or not; if it is not told what, something else than before."""
+    before = _shown_presence(user)
+    presence = presence or ("online" if before.presence == "unavailable" else "unavailable")
+    status = user.names.fresh("back soon ") if with_status else None
+    body = {"presence": presence} | ({} if status is None else {"status_msg": status})
+    return Said(user.call("PUT", _presence_path(user), json=body), before, presence, status)
+
+
+def _presence_of(user: User, said: Said) -> Shown:
+    """What is shown of a user's presence that was set.
+
+    :raises Inconclusive: the homeserver has presence switched off, or limits how often it changes.
     """
-    shown = user.call("GET", _presence_path(user))
-    presence, message = shown.json.get("presence"), shown.json.get("status_msg")
-    reflected = presence == "unavailable" or message == status
-    control(reflected, "no presence on this homeserver: what was set is not shown", shown.exchange)
-    return Shown(presence, status if message == status else None)
+    shown = _shown_presence(user)
+    taken = shown.presence == said.presence or (said.status is not None and shown.status == said.status)
+    reflected = taken and shown != said.before
+    control(
+        reflected, "no presence on this homeserver, or none so soon: what was set is not shown", said.answer.exchange
+    )
+    return shown if shown.status == said.status else shown._replace(status=None)
 
 
-def _set_presence(user: User) -> Shown:
-    """Have a user say once that it is unavailable; what is shown of that.
+def _set_presence(user: User, presence: str | None = None, *, with_status: bool = True) -> Shown:
+    """Have a user say once that it is there or not; what is shown of that.
 
-    :raises Inconclusive: the homeserver has presence switched off.
+    :raises Inconclusive: the homeserver has presence switched off, or limits how often it changes.
     """
-    said, status = _say_presence(user)
-    control(said.status == 200, f"no presence on this homeserver: {said} for setting it", said.exchange)
-    return _presence_of(user, status)
+    said = _say_presence(user, presence, with_status=with_status)
+    control(
+        said.answer.status == 200, f"no presence on this homeserver: {said.answer} for setting it", said.answer.exchange
+    )
+    return _presence_of(user, said)
+
+
+def _changes_of_presence(user: User) -> Iterator[tuple[int, Shown]]:
+    """Have a user's presence change again and again: a marker before each change, and what is shown of it.
+
+    :raises Inconclusive: not even the first is shown.
+    """
+    for number, (presence, with_status) in enumerate(_PRESENCES):
+        marker = user.client.journal.marker()
+        try:
+            shown = _set_presence(user, presence, with_status=with_status)
+        except Inconclusive as reason:
+            if number == 0:
+                raise
+            record(f"{presence} after {_PRESENCES[number - 1][0]}: {reason}")
+            continue
+        yield marker, shown
 
 
 # What is pushed

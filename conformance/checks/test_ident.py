@@ -359,6 +359,21 @@ def test_memberships_that_a_ghost_sets_as_state_are_the_ghosts(run: Run, a: Apps
         expect(seen == (ghost.user_id, result), expected, f"{seen[1]}, sent by {seen[0]}", answer.exchange)
 
 
+@requirement("IDENT-12", shared=True)
+def test_a_ghosts_knock_is_the_ghosts(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """A knock with a ghost's `user_id` is the ghost's, as a human's is the human's."""
+    ghost, room = acting_ghost(a), human.create_room(preset="private_chat")
+    human.set_state(room, "m.room.join_rules", {"join_rule": "knock"})
+    for user in (human2, ghost):
+        answer = user.call("POST", f"/knock/{segment(room)}", json={})
+        event = await_membership(run, human, room, user, "knock") if answer.ok else {}
+        seen = (event.get("sender"), event.get("content", {}).get("membership"))
+        right = seen == (user.user_id, "knock")
+        if user is human2:
+            control(right, f"a human cannot knock either: {answer}", answer.exchange)
+        expect(right, f"the knock of {ghost}", f"{answer}; of it there is {seen[1]} by {seen[0]}", answer.exchange)
+
+
 @requirement("IDENT-13", shared=True)
 def test_a_ghost_can_do_more_than_send(run: Run, a: Appservice, human: User) -> None:
     """State, redactions, typing notices, receipts and account data can be sent, and read back, as a ghost."""
@@ -709,7 +724,26 @@ def test_a_ghost_may_use_a_transaction_id_in_another_room(a: Appservice, human: 
     caution(len(event_ids) == len(paths), "three event IDs for three paths", f"{len(event_ids)}", *evidence)
 
 
-@requirement("IDENT-21")
+@requirement("IDENT-21", shared=True)
+def test_a_send_repeated_at_the_same_time_makes_one_event(run: Run, a: Appservice, human: User) -> None:
+    """Of a ghost's send, made six times at once with one client transaction ID, there is one event."""
+    ghost, room = acting_ghost(a), human.create_room()
+    ghost.join(room)
+    ghost.send(room)
+    content, path = (
+        {"msgtype": "m.text", "body": f"message of {ghost.localpart}"},
+        send_path(room, run.names.fresh("t")),
+    )
+    with ThreadPoolExecutor(6) as pool:
+        answers = [each.result() for each in [pool.submit(ghost.call, "PUT", path, json=content) for _ in range(6)]]
+    made = {answer.json.get("event_id") for answer in answers if answer.ok}
+    control(made, f"none of six equal sends at once is answered 2xx: {answers[0]}", answers[0].exchange)
+    expect(len(made) == 1, "one event ID for six equal sends at once", f"{len(made)}", *(a.exchange for a in answers))
+    copies = len(run.eventually(lambda: sent(human, room, content["body"]) or None) or ())
+    expect(copies <= 1, "one message in the room", f"{copies} of them", answers[0].exchange)
+
+
+@requirement("IDENT-21", shared=True)
 def test_a_repeated_send_makes_one_event(run: Run, a: Appservice, human: User) -> None:
     """Repeating a ghost's send with the same path and client transaction ID yields the same event."""
     ghost, room = acting_ghost(a), human.create_room()

@@ -10,7 +10,7 @@ from conformance.homeserver.signup import Signup
 from conformance.homeserver.users import User
 from conformance.requirement import Quiet, requirement
 from conformance.run import Run
-from conformance.verdict import Blocked, Inconclusive, caution, expect
+from conformance.verdict import Blocked, Inconclusive, caution, expect, prefer
 
 
 def _is_exclusive(answer: Response) -> bool:
@@ -229,6 +229,9 @@ def test_capitals_do_not_open_an_exclusive_namespace(run: Run, a: Appservice, si
             attempt.exchange,
             answer.exchange,
         )
+        name = run.names.fresh(spelt)
+        told = signup.client.call("GET", f"{CLIENT}/register/available", party="human", query={"username": name})
+        prefer(told.json.get("available") is not True, f"{name} not said to be available", told, told.exchange)
 
 
 @requirement("NSUSER-12")
@@ -290,9 +293,13 @@ def test_exclusivity_hides_nobody(run: Run, a: Appservice, human: User, human1: 
         user.do("set a display name", "PUT", path, json={"displayname": f"Name of {user.localpart}"})
     human.do("view another human's profile", "GET", f"/profile/{segment(human3.user_id)}")
     profile = human.call("GET", f"/profile/{segment(ghost.user_id)}")
-    name = profile.json.get("displayname")
-    expected = f"a human sees the display name of {ghost}"
-    expect(name == f"Name of {ghost.localpart}", expected, f"{profile} {name}", profile.exchange)
+
+    def named() -> bool | None:
+        shown = human.call("GET", f"/profile/{segment(ghost.user_id)}").json.get("displayname")
+        return shown == f"Name of {ghost.localpart}" or None
+
+    shown = f"{profile} {profile.json.get('displayname')}"
+    expect(run.eventually(named), f"a human sees the display name of {ghost}", shown, profile.exchange)
     room = human.create_room(preset="private_chat")
     human.invite(room, human1)
     invite = human.call("POST", f"/rooms/{segment(room)}/invite", json={"user_id": ghost.user_id})

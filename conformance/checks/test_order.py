@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from conformance.appservice.fleet import Appservice
@@ -54,6 +55,23 @@ def test_messages_of_a_room_arrive_in_order(a: Appservice, human: User) -> None:
     _all_arrive(a, sent, marker)
     arrived = order.arrivals(event for _, event in a.received(marker))
     _must_be_in_order(sent, arrived, "50 messages of a room in the order of sending")
+
+
+@requirement("ORDER-01", shared=True)
+def test_what_one_transaction_does_not_hold_arrives_in_order(a: Appservice) -> None:
+    """More than a hundred messages that wait for a slow appservice are pushed in the order of sending, room by room."""
+    ghosts = [a.ghost() for _ in range(3)]  # no limit is on their rate
+    rooms, marker = [ghost.create_room() for ghost in ghosts], a.journal.marker()
+
+    def burst(ghost: User, room: str) -> list[str]:
+        return [ghost.send(room) for _ in range(45)]
+
+    with _slow(a), ThreadPoolExecutor(len(ghosts)) as pool:
+        sent = list(pool.map(burst, ghosts, rooms))
+    _all_arrive(a, [event for events in sent for event in events], marker)
+    arrived = order.arrivals(event for _, event in a.received(marker))
+    for events in sent:
+        _must_be_in_order(events, arrived, "45 messages of a room, of 135 that waited, in the order of sending")
 
 
 def _all_arrive(member: Appservice, sent: list[str], marker: int) -> None:

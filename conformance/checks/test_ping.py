@@ -48,6 +48,14 @@ def test_the_appservice_is_really_pinged(run: Run, b: Appservice) -> None:
     expect(requests[0].method == "POST", "a POST", requests[0].method, requests[0])
     shown = requests[0].request_body[:80].decode(errors="replace")
     expect(isinstance(_body(requests[0]), dict), "a JSON object as the body", shown or "no body", requests[0])
+    name = run.names.fresh()
+    for number in ("first", "second"):
+        marker = run.journal.marker()
+        pong = _ping(b, {"transaction_id": name})
+        control(pong.status == 200, f"an ordinary ping of {b} is answered {pong}", pong.exchange)
+        expect(
+            b.requests(Kind.PING, marker), f"{b} pinged for the {number} call of one name", "it was not", pong.exchange
+        )
 
 
 @requirement("PING-03")
@@ -342,7 +350,7 @@ def _must_work(appservice: Appservice, run: Run) -> None:
 def _ping_answered(appservice: Appservice, reply: Reply) -> Response:
     """Have an appservice ask for a ping that it answers in some way."""
     with appservice.scripted(Kind.PING, always(reply)):
-        return _ping(appservice, {"transaction_id": "answered"})
+        return _ping(appservice, {"transaction_id": appservice.sender.names.fresh("answered-")})
 
 
 def _must_be(refusal: Response, status: int, errcode: str, what: str) -> None:

@@ -79,7 +79,7 @@ def test_the_main_directory_is_another(run: Run, a: Appservice, human: User) -> 
 @requirement("ROOMDIR-05", shared=True)
 def test_the_directory_of_an_instance_can_be_read(run: Run, a: Appservice, human: User) -> None:
     """A public rooms request with `third_party_instance_id` lists what was published there, with the required keys."""
-    directory = _directory(run, a)
+    directory, rooms = _directory(run, a), list[str]()
     for room in (human.create_room(), human.create_room(name="second", topic="of two")):
         published = directory.publish(room)
         _must_answer(human, third_party_instance_id=directory.instance_id)
@@ -88,6 +88,9 @@ def test_the_directory_of_an_instance_can_be_read(run: Run, a: Appservice, human
         required = {key: value for key, value in (entry or {}).items() if key in _REQUIRED}
         wrong = problems("public-rooms#room", required)
         expect(not wrong, "an entry with the required keys", listing(wrong))
+        rooms.append(room)
+    lost = [room for room in rooms if directory.find(room) is None]
+    expect(not lost, "all published rooms in the list", f"{len(lost)} of {len(rooms)} missing")
 
 
 @requirement("ROOMDIR-05", shared=True)
@@ -133,6 +136,9 @@ def test_a_published_room_can_be_withdrawn(run: Run, a: Appservice, human: User)
     gone = run.eventually(lambda: directory.find(rooms[0]) is None or None)
     expect(gone, "the room gone from the list", "it is still listed", answer.exchange)
     expect(directory.find(rooms[1]), "the other room still listed", "it is gone too", answer.exchange)
+    directory.publish(rooms[0])
+    again = run.eventually(lambda: directory.find(rooms[0]))
+    expect(again, "a room that is published again in the list again", "it is not", answer.exchange)
 
 
 @requirement("ROOMDIR-08", shared=True)
@@ -185,6 +191,7 @@ def test_the_visibility_must_be_known(run: Run, a: Appservice, human: User) -> N
     listed, unlisted = human.create_room(), human.create_room()
     directory.publish(listed)
     directory.await_listed(listed)
+    directory.must_hold_several(listed, human.create_room())
     for visibility, what in (("maybe", "the visibility 'maybe'"), (None, "no visibility")):
         answers = [_put(a.sender, directory.network, room, visibility) for room in (listed, unlisted)]
         for answer in answers:
@@ -220,6 +227,7 @@ def test_an_unknown_room_does_no_harm(run: Run, a: Appservice, human: User) -> N
     room, public = human.create_room(), human.create_room(visibility="public")
     directory.publish(room)
     directory.await_listed(room)
+    directory.must_hold_several(room, human.create_room())
     control(_listed(run, human, public), "a public room is not in the main list")
     bodies: list[tuple[str, dict[str, Any]]] = [
         (room, {"third_party_instance_id": directory.instance_id}),
@@ -280,6 +288,12 @@ class _Directory:
     def await_listed(self, room: str) -> None:
         """Wait for a room to be listed, as set-up or control."""
         control(self.run.eventually(lambda: self.find(room)), f"a published room is not listed in {self}")
+
+    def must_hold_several(self, room: str, another: str) -> None:
+        """The control: a room that is listed stays so when another one is published."""
+        self.publish(another)
+        self.await_listed(another)
+        control(self.find(room), f"a second room takes the first off {self} (ROOMDIR-05)")
 
 
 def _directory(

@@ -10,10 +10,13 @@ from conformance.homeserver.client import NoAnswer, Response, segment
 from conformance.homeserver.users import User
 from conformance.requirement import requirement
 from conformance.run import Run
-from conformance.verdict import Recorded, caution, control, expect, record
+from conformance.verdict import Recorded, caution, control, expect, listing, record
 
 #: Milliseconds that a sync may wait for news.
 _PATIENCE = "2000"
+
+#: Milliseconds that a sync may wait which is to be woken.
+_LONG = "20000"
 
 
 @requirement("SYNC-01", shared=True)
@@ -57,6 +60,44 @@ def test_a_ghosts_sync_has_its_invites_and_removals(run: Run, a: Appservice, hum
             expect(shown, f"the room under {section} in the sync of {user}", "not there", answers[user].exchange)
 
 
+@requirement("SYNC-01", shared=True)
+def test_a_ghosts_waiting_sync_is_woken(run: Run, a: Appservice, human: User, human2: User) -> None:
+    """A sync of a ghost that waits for news is answered when there is some, as a human's is."""
+    room, ghost = human.create_room(), a.ghost()
+    for user in (human2, ghost):
+        user.join(room)
+    human.send(room)
+    took: dict[User, Response] = {}
+    for user in (human2, ghost):
+        since = _position(_settled(run, user))
+        marker = run.journal.marker()
+        with user.calling("GET", "/sync", query={"since": since, "timeout": _LONG}) as call:
+            run.journal.wait_for(lambda each: each.path.endswith("/sync"), marker, run.budgets.deliver)
+            message = human.send(room)
+            took[user] = call.result()
+        if user is human2:
+            control(_woken(took[user], message, room), "a human's sync is not woken by a message", took[user].exchange)
+    expected = f"the sync of {ghost} answered with a message long before its timeout of {_LONG} ms"
+    seen = f"{took[ghost]} after {took[ghost].exchange.seconds or 0.0:.1f} s"
+    expect(_woken(took[ghost], message, room), expected, seen, took[ghost].exchange)
+
+
+def _settled(run: Run, user: User) -> Response:
+    """A sync after which there is nothing new."""
+    answer = _sync(user)
+
+    def quiet() -> Response | None:
+        nonlocal answer
+        before, answer = answer, user.call("GET", "/sync", query={"since": _position(answer), "timeout": "0"})
+        return answer if _position(before) == _position(answer) or not _rooms(answer) else None
+
+    return run.eventually(quiet) or answer
+
+
+def _woken(answer: Response, message: str, room: str) -> bool:
+    return message in _timeline(answer, room) and (answer.exchange.seconds or 0.0) < int(_LONG) / 2000
+
+
 def _has(section: str, room: str) -> Callable[[Response], bool]:
     """Whether a sync has a room in a section."""
     return lambda sync: room in ((sync.json.get("rooms") or {}).get(section) or {})
@@ -71,8 +112,9 @@ def test_a_ghosts_sync_has_its_own_rooms_only(run: Run, a: Appservice, human: Us
         human.invite(room, member)
         member.join(room)
     human.invite(foreign[1], other)
-    before = _sync(ghost)
+    before, others = _sync(ghost), _sync(other)  # the same words, one right after the other
     control(_position(before), f"a ghost's sync is answered {before}", before.exchange)
+    expect(own not in _rooms(others), f"no room of {ghost} in the sync of {other}", "it is there", others.exchange)
     for room in foreign:
         human.send(room)
     message = human.send(own)
@@ -101,6 +143,9 @@ def test_a_devices_sync_has_its_messages_only(run: Run, a: Appservice, human: Us
         answer, _ = _follow(run, ghost, answer, lambda sync: bool(_to_device(sync)), device_id=device)
         seen = _to_device(answer)
         expect(seen == [device], f"the to-device message for {device} and no other", seen or "none", answer.exchange)
+        later = ghost.call("GET", "/sync", query={"since": _position(answer), "timeout": "0", "device_id": device})
+        again = _to_device(later)
+        expect(not again, f"no to-device message for {device} once more", listing(map(str, again)), later.exchange)
 
 
 @requirement("SYNC-04")

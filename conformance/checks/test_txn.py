@@ -164,6 +164,7 @@ def test_events_are_pushed_as_clients_see_them(a: Appservice, human: User, human
         "org.example.numbers": [0, -1, 2**53 - 1, -(2**53) + 1, 4503599627370497],
         "org.example.words": [True, False, None, "", "null", "1", " blanks "],
         "org.example.empty": {"object": {}, "list": [], "lists": [[], [{}]]},
+        "org.example.u\u0308": ["u\u0308", "\ufb01", "\u212b"],  # what normalising would change
         "org.example.deep": {"é": [{"a.b": {"c\\d": {"$ref": "#"}}}]},
     }
     pushed = [

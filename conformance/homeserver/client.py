@@ -20,6 +20,7 @@ import urllib3
 
 from conformance import dialects
 from conformance.dialects import MODERN, Dialect
+from conformance.verdict import Inconclusive
 from conformance.wire.exchange import Direction, Exchange, Headers, NotJson, Phase
 from conformance.wire.journal import Journal
 
@@ -193,6 +194,7 @@ class Client:
         :param query: parameters to encode, or a query string to send as it is.
         :param timeout: seconds until the answer must be complete.
         :raises NoAnswer: there was no answer.
+        :raises Inconclusive: there is a limit that cannot be waited out in 60 s.
         """
         if path == _WHOAMI and not self.dialect.has_whoami:
             return self._who_creates(party=party, token=token, query=query, headers=headers, timeout=timeout)
@@ -203,7 +205,9 @@ class Client:
                 return response
             wait = _told_to_wait(response)
             if time.monotonic() + wait > patience:
-                return response
+                # Never the answer that is being judged, nor the refusal that is being looked for.
+                reason = f"the homeserver limits the rate of {method} {path}, for {wait:.0f} s now: raise its limits"
+                raise Inconclusive(reason, response.exchange)
             time.sleep(wait)
 
     def _who_creates(self, **options: Any) -> Response:

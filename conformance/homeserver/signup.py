@@ -80,10 +80,6 @@ class Signup:
         self.redactor.add(password, "password")
         body = {**self.client.dialect.human(localpart, password), **(more or {})}
         attempt = Attempt(localpart, self._post(body, party), body)
-        if attempt.response.status == 429:
-            raise Inconclusive(
-                f"the homeserver limits the rate of registrations ({attempt}): raise its limit", attempt.exchange
-            )
         return Attempt(localpart, attempt.response, body, self._walkable(attempt))
 
     def _walkable(self, attempt: Attempt) -> tuple[str, ...] | None:

@@ -372,10 +372,9 @@ class Restarts(OutageLane):
         held = human.send(room)
         self._await_request(member, held)
         events = [human.set_state(room, "m.room.topic", {"topic": "after"}), human.send(room)]
-        failing = True
+        # The plug was no failure: what counts begins after it, with what may come as soon as it is released.
+        outage.since, failing = self.run.journal.marker(), True
         plug.release()
-        # The plug was no failure: what counts begins after it.
-        outage.since = self.run.journal.marker()
         outage.sent += events
         found = self.until(
             lambda e: e.party == member.code and carries(e, events[0]) and e.status is not None,

@@ -1,6 +1,6 @@
 """Typing notices, receipts and presence, for clients and appservices.
 
-(CS: Typing notifications, Receipts, Presence; AS: Pushing ephemeral data.)
+(CS: Typing notifications, Receipts, Fully read markers, Presence; AS: Pushing ephemeral data.)
 """
 
 from __future__ import annotations
@@ -97,15 +97,26 @@ class Ephemeral(Policy):
             return {}
         if kind not in _RECEIPTS:
             raise MatrixError(400, "M_INVALID_PARAM", f"there are no receipts of type {kind}")
-        receipt: JsonObject = {"ts": self.hs.clock.now_ms()}
-        if "thread_id" in call.json:
-            receipt["thread_id"] = call.text("thread_id")
+        thread = {"thread_id": call.text("thread_id")} if "thread_id" in call.json else {}
+        self.receive(call, room_id, kind, event_id, thread)
+        return {}
+
+    @endpoint("POST", "/rooms/<room_id>/read_markers")
+    def set_read_markers(self, call: Call, room_id: str) -> JsonObject:
+        """Say how far one has read, in all the ways at once; the marker `m.fully_read` itself is nobody's business."""
+        self.hs.rooms.readable(call, room_id)
+        for kind in _RECEIPTS:
+            if kind in call.json:
+                self.receive(call, room_id, kind, call.text(kind), {})
+        return {}
+
+    def receive(self, call: Call, room_id: str, kind: str, event_id: str, data: JsonObject) -> None:
+        """Take a receipt of whoever calls, by whatever way it came."""
         user_id = call.requester.user_id
-        content = {event_id: {kind: {user_id: receipt}}}
+        content = {event_id: {kind: {user_id: {"ts": self.hs.clock.now_ms(), **data}}}}
         self._room(room_id).receipts.append((self.store.next_number(), content))
         self.tell_receipt(room_id, user_id, kind, content)
         self.hs.news.notify_all()
-        return {}
 
     def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
         """Tell appservices of a receipt, threaded or not; of a private one only that of the user's namespaces."""

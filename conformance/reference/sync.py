@@ -79,7 +79,8 @@ class Sync(Policy):
         answer: JsonObject = {"next_batch": f"s{self.store.position}", "rooms": sections}
         to_device = self.to_device(requester, since or 0)
         answer["to_device"] = {"events": to_device}
-        presence = self.presence(requester, since or 0) if wanted.get("presence", {}).get("limit") != 0 else []
+        silent = "*" in wanted.get("presence", {}).get("not_types", ())
+        presence = [] if silent else self.presence(requester, since or 0)
         answer["presence"] = {"events": presence}
         return answer, bool(any(sections.values()) or to_device or presence)
 

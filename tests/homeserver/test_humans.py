@@ -261,7 +261,7 @@ def test_the_first_step_refuses_a_name_as_exclusive_or_proceeds_or_neither(
 
 def test_a_rate_limit_without_end_decides_nothing(signup: Signup, httpserver: HTTPServer) -> None:
     httpserver.expect_request(REGISTER).respond_with_json({"retry_after_ms": 10_000_000}, status=429)
-    with pytest.raises(Inconclusive, match="limits the rate of registrations"):
+    with pytest.raises(Inconclusive, match="limits the rate of POST"):
         signup.first("hqa-x")
 
 

@@ -875,3 +875,31 @@ class ProtocolsWithoutUrlFail(ThirdParty):
         if not self.those_with(protocol) and any(protocol in each.protocols for each in self.hs.appservices):
             raise TypeError("there is no url")
         return super().protocol(call, protocol)
+
+
+class _OneFailingLookUpFailsAll(ThirdParty):
+    """A look-up fails as a whole when one of several appservices has no answer to it."""
+
+    #: What is looked up.
+    about: To
+
+    def collected(
+        self, appservices: list[Registration], about: To, path: str, query: dict[str, str]
+    ) -> list[JsonObject]:
+        if about is self.about and any(self.fetched(each, about, path, query) is None for each in appservices):
+            raise MatrixError(404, "M_NOT_FOUND", "nothing was found")
+        return super().collected(appservices, about, path, query)
+
+
+@defect("3PN-11", also=("3PN-10", "3PN-16"))
+class OneFailingLookUpOfUsersFailsAll(_OneFailingLookUpFailsAll):
+    """A look-up of users finds nothing when one of several appservices knows nothing."""
+
+    about = To.THIRD_PARTY_USER
+
+
+@defect("3PN-13", also=("3PN-12", "3PN-17"))
+class OneFailingLookUpOfLocationsFailsAll(_OneFailingLookUpFailsAll):
+    """A look-up of locations finds nothing when one of several appservices knows nothing."""
+
+    about = To.THIRD_PARTY_LOCATION

@@ -988,3 +988,25 @@ class RegistrationsAtOnceBothSucceed(Accounts):
     def check_free(self, localpart: str) -> None:
         if localpart not in self._promised:
             super().check_free(localpart)
+
+
+@defect("ADMIN-05")
+class HumansAccountsAreTakenOver(Accounts):
+    """An appservice that registers the name of a human in its open namespace is given that account."""
+
+    def register_ghost(self, call: Call, appservice: Registration) -> Any:
+        localpart = self.ghost_name(call)
+        self.check_ghost_name(appservice, localpart)
+        account = self.store.accounts.get(self.hs.user_id(localpart))
+        if account is not None and account.appservice is None and self.inhibited(call):
+            return {"user_id": account.user_id}
+        return super().register_ghost(call, appservice)
+
+
+@defect("ADMIN-14")
+class LoginsLookAtTheLocalpart(Accounts):
+    """A login as a user of another server is one as the user of that localpart here."""
+
+    def identified(self, call: Call) -> str:
+        user = super().identified(call)
+        return self.hs.user_id(user[1:].partition(":")[0])

@@ -117,6 +117,30 @@ class ATypistHasOneRoom(Ephemeral):
             super().tell_typing(room_id, users)
 
 
+@defect("EPH-01")
+class TheSenderTypesUnseen(Ephemeral):
+    """That the sender user types is not pushed to its appservice, as if it knew that already."""
+
+    def push(self, appservice: Registration, item: JsonObject) -> None:
+        if item["type"] == "m.typing":
+            is_sender, users = self.hs.namespaces.is_sender, item["content"]["user_ids"]
+            item = {**item, "content": {"user_ids": [each for each in users if not is_sender(appservice, each)]}}
+        super().push(appservice, item)
+
+
+@defect("EPH-01")
+class GhostsOfOthersTypeUnseen(Ephemeral):
+    """A typing notice has humans and the appservice's own users, not those of another appservice."""
+
+    def push(self, appservice: Registration, item: JsonObject) -> None:
+        if item["type"] == "m.typing":
+            own, users = self.hs.namespaces.is_own_user, item["content"]["user_ids"]
+            others = [each for each in self.hs.appservices if each.id != appservice.id]
+            seen = [each for each in users if own(appservice, each) or not any(own(other, each) for other in others)]
+            item = {**item, "content": {"user_ids": seen}}
+        super().push(appservice, item)
+
+
 @defect("EPH-02")
 class TypingNamesNoRoom(_Items):
     """Typing notices are pushed as they stand in a sync, without a room_id."""
@@ -337,6 +361,94 @@ class WaitingReceiptsAreCollapsed(Queues):
         super().put(appservice, kind, item)
 
 
+@defect("EPH-07")
+class FewEphemeralItemsWait(Queues):
+    """Of the ephemeral data that wait for the next transaction the newest eight are kept."""
+
+    def put(self, appservice: Registration, kind: str, item: JsonObject) -> None:
+        super().put(appservice, kind, item)
+        with self.hs.lock:
+            waiting = self.store.queues[appservice.id].waiting
+            passing = [each for each in waiting if each[0] == "ephemeral"]
+            for each in passing[:-8]:
+                waiting.remove(each)
+
+
+class _Marked(Ephemeral):
+    """Receipts that are sent to /read_markers are pushed otherwise."""
+
+    #: What the call to /read_markers says that is being answered.
+    markers: JsonObject | None = None
+
+    def set_read_markers(self, call: Call, room_id: str) -> JsonObject:
+        self.markers = call.json
+        try:
+            return super().set_read_markers(call, room_id)
+        finally:
+            self.markers = None
+
+
+@defect("EPH-07")
+class ReadMarkersMakeNoReceipts(_Marked):
+    """Receipts that are sent to /read_markers are not pushed, though clients are told."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        if self.markers is None or kind != "m.read":
+            super().tell_receipt(room_id, user_id, kind, content)
+
+
+@defect("EPH-07")
+class ReceiptsBesideFullyReadAreNotPushed(_Marked):
+    """A receipt in /read_markers is pushed when it comes without an m.fully_read."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        if "m.fully_read" not in (self.markers or {}) or kind != "m.read":
+            super().tell_receipt(room_id, user_id, kind, content)
+
+
+@defect("EPH-07")
+class ReceiptsOfTheSenderAreNotPushed(Ephemeral):
+    """The sender user's receipts are not pushed to its appservice, as if it knew them already."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        if not any(self.hs.namespaces.is_sender(each, user_id) for each in self.receivers()):
+            super().tell_receipt(room_id, user_id, kind, content)
+
+
+@defect("EPH-07")
+class AllReceiptsComeEachTime(Ephemeral):
+    """With each receipt all the receipts that were pushed before are pushed again."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._pushed: dict[str, list[JsonObject]] = {}
+
+    def push(self, appservice: Registration, item: JsonObject) -> None:
+        pushed = self._pushed.setdefault(appservice.id, [])
+        if item["type"] == "m.receipt":
+            for each in pushed[-30:]:
+                super().push(appservice, each)
+            pushed.append(item)
+        super().push(appservice, item)
+
+
+@defect("EPH-07")
+class AllReceiptsOfARoomComeEachTime(Ephemeral):
+    """With each receipt those of its room that were pushed before are pushed again."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._pushed: dict[tuple[str, str], list[JsonObject]] = {}
+
+    def push(self, appservice: Registration, item: JsonObject) -> None:
+        if item["type"] == "m.receipt":
+            pushed = self._pushed.setdefault((appservice.id, item["room_id"]), [])
+            for each in pushed:
+                super().push(appservice, each)
+            pushed.append(item)
+        super().push(appservice, item)
+
+
 @defect("EPH-08")
 class ReceiptsNameNoRoom(_Items):
     """Receipts are pushed as they stand in a sync, without a room_id."""
@@ -375,6 +487,14 @@ class TimeStampsOfReceiptsAreTexts(_Receipts):
 
     def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
         return _single(item, event_id, kind, user_id, data | {"ts": str(data["ts"])})
+
+
+@defect("EPH-09")
+class TimeStampsOfReceiptsAreSeconds(_Receipts):
+    """The ts of a receipt is in seconds."""
+
+    def one(self, item: JsonObject, event_id: str, kind: str, user_id: str, data: JsonObject) -> JsonObject | None:
+        return _single(item, event_id, kind, user_id, data | {"ts": data["ts"] // 1000})
 
 
 @defect("EPH-10")
@@ -444,6 +564,22 @@ class ThreadedPrivateReceiptsArePublic(Ephemeral):
         return self._threaded or super().may_see_private(appservice, user_id)
 
 
+@defect("EPH-11", "EPH-12", "EPH-13")
+class PrivateReceiptsAmongReadMarkersArePublic(_Marked):
+    """The m.read.private of /read_markers is taken for an m.read."""
+
+    def receive(self, call: Call, room_id: str, kind: str, event_id: str, data: JsonObject) -> None:
+        super().receive(call, room_id, kind if self.markers is None else "m.read", event_id, data)
+
+
+@defect("EPH-11")
+class PrivateReceiptsBesidePublicOnesArePublic(_Marked):
+    """When /read_markers has an m.read and an m.read.private both are taken for m.read."""
+
+    def receive(self, call: Call, room_id: str, kind: str, event_id: str, data: JsonObject) -> None:
+        super().receive(call, room_id, "m.read" if "m.read" in (self.markers or {}) else kind, event_id, data)
+
+
 @defect("EPH-12")
 class ThreadedPrivateReceiptsAreNotPushed(_Receipts):
     """Private receipts with a thread_id are pushed to nobody."""
@@ -477,6 +613,15 @@ class PrivateReceiptsOfGhostsArePushedAsPublic(_Receipts):
         return _single(item, event_id, "m.read", user_id, data)
 
 
+@defect("EPH-12")
+class PrivateReceiptsAmongReadMarkersAreNotPushed(_Marked):
+    """A ghost's m.read.private in /read_markers is not pushed, though it is shown to the ghost."""
+
+    def tell_receipt(self, room_id: str, user_id: str, kind: str, content: JsonObject) -> None:
+        if self.markers is None or kind == "m.read":
+            super().tell_receipt(room_id, user_id, kind, content)
+
+
 @defect("EPH-13")
 class PrivateReceiptsOfAnyGhostArePushed(Ephemeral):
     """Private receipts of the users of any appservice are pushed to all appservices."""
@@ -507,6 +652,44 @@ class PresenceLosesItsStatusMessage(_Items):
 
     def changed_presence(self, item: JsonObject) -> JsonObject | None:
         return item | {"content": {"presence": item["content"]["presence"]}}
+
+
+@defect("EPH-14")
+class OnlyUnavailableIsPushed(_Items):
+    """That somebody is online or offline is not pushed."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return item if item["content"]["presence"] == "unavailable" else None
+
+
+@defect("EPH-14")
+class OfflineIsNotPushed(_Items):
+    """That somebody is offline is not pushed."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return item if item["content"]["presence"] != "offline" else None
+
+
+@defect("EPH-14")
+class NewStatusMessagesAreNotPushed(_Items):
+    """Presence is pushed when it is another one, not when the status message is."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._had: dict[str, str] = {}
+
+    def tell_presence(self, user_id: str, content: JsonObject) -> None:
+        before, self._had[user_id] = self._had.get(user_id), content["presence"]
+        if before != content["presence"]:
+            super().tell_presence(user_id, content)
+
+
+@defect("EPH-14")
+class PresenceWithoutAStatusMessageIsNotPushed(_Items):
+    """Presence is pushed when it has a status message."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return item if "status_msg" in item["content"] else None
 
 
 @defect("EPH-14")
@@ -550,6 +733,14 @@ class PresenceOfTheFirstNamespaceIsPushed(OnlyPresenceOfRoomMatesIsPushed):
         return own or super().sees_presence(appservice, user_id)
 
 
+@defect("EPH-15")
+class PresenceOfTheSenderIsNotPushed(Ephemeral):
+    """The presence of the sender user is not pushed to its appservice, as if it knew that already."""
+
+    def sees_presence(self, appservice: Registration, user_id: str) -> bool:
+        return not self.hs.namespaces.is_sender(appservice, user_id) and super().sees_presence(appservice, user_id)
+
+
 @defect("EPH-16")
 class PresenceHasItsUserInItsContent(_Items):
     """Presence has no sender: the user is in its content."""
@@ -573,6 +764,23 @@ class PresenceIsSentByTheServer(_Items):
 
     def changed_presence(self, item: JsonObject) -> JsonObject | None:
         return item | {"sender": self.hs.user_id("presence"), "content": item["content"] | {"user_id": item["sender"]}}
+
+
+@defect("EPH-16")
+class LastActiveAgoIsATimeStamp(_Items):
+    """last_active_ago is the time at which the user was active."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        return item | {"content": item["content"] | {"last_active_ago": self.hs.clock.now_ms()}}
+
+
+@defect("EPH-16")
+class CurrentlyActiveIsAText(_Items):
+    """Who is online has a currently_active that is a string."""
+
+    def changed_presence(self, item: JsonObject) -> JsonObject | None:
+        online = item["content"]["presence"] == "online"
+        return item | {"content": item["content"] | {"currently_active": "true"}} if online else item
 
 
 @defect("EPH-17")
@@ -630,6 +838,20 @@ class ReadMarkersAreEphemeral(Ephemeral):
             for appservice in self.receivers():
                 if self.interested(appservice, room_id, []):
                     self.push(appservice, self.in_room(room_id, {"type": kind, "content": {"event_id": event_id}}))
+        return answer
+
+
+@defect("EPH-19")
+class FullyReadIsAReceipt(Ephemeral):
+    """An m.fully_read of /read_markers is pushed as ephemeral data of that type."""
+
+    def set_read_markers(self, call: Call, room_id: str) -> JsonObject:
+        answer = super().set_read_markers(call, room_id)
+        if "m.fully_read" in call.json:
+            content = {"event_id": call.json["m.fully_read"]}
+            for appservice in self.receivers():
+                if self.interested(appservice, room_id, []):
+                    self.push(appservice, self.in_room(room_id, {"type": "m.fully_read", "content": content}))
         return answer
 
 

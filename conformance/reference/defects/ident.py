@@ -990,3 +990,16 @@ class GhostsOfSecondEntriesAreCommonProperty(_Lenient):
         return any(
             entry.exclusive and self.hs.namespaces.matches(entry, user_id) for each in lists for entry in each[1:]
         )
+
+
+@defect("IDENT-12", also=("INTEREST-18",))
+class KnocksAreTheSenders(Rooms):
+    """POST /knock does not look at `user_id`: the sender user knocks."""
+
+    @endpoint("POST", "/knock/<room_id>")
+    def knock(self, call: Call, room_id: str) -> JsonObject:
+        appservice, user_id = call.requester.appservice, call.requester.user_id
+        if appservice is not None:
+            user_id = self.hs.user_id(appservice.sender_localpart)
+        self.set_membership(self.room(room_id), user_id, user_id, "knock")
+        return {"room_id": room_id}

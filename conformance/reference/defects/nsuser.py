@@ -14,7 +14,7 @@ from conformance.namespaces.readings import as_basic
 from conformance.reference.accounts import Accounts, Profiles
 from conformance.reference.defects import defect
 from conformance.reference.namespaces import Namespaces, compiled
-from conformance.reference.policy import MatrixError
+from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.rooms import Rooms, forbidden
 from conformance.reference.store import Account, JsonObject
 from conformance.reference.web import Call
@@ -603,3 +603,14 @@ class MessagesOfGhostsAreHidden(Rooms):
         if call.requester.appservice is None and is_private:
             page["chunk"] = [each for each in page["chunk"] if not is_ghost(self.store.accounts.get(each["sender"]))]
         return page
+
+
+@defect("NSUSER-11")
+class AvailabilityIsCaseSensitive(Accounts):
+    """A reserved name in capitals is said to be available, though it cannot be registered."""
+
+    @endpoint("GET", "/register/available", authenticated=False)
+    def available(self, call: Call) -> JsonObject:
+        if call.query.get("username", "") != call.query.get("username", "").lower():
+            return {"available": True}
+        return super().available(call)

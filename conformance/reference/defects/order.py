@@ -157,3 +157,13 @@ class JoinsAreLate(Queues):
         with self.hs.lock:
             if not self.hs.stopping.is_set():
                 super().told(event)
+
+
+@defect("ORDER-01", also=("ORDER-02", "ORDER-05", "TXN-17"))
+class TheNewestHundredComeFirst(Transactions):
+    """Where more than a hundred events wait, the newest hundred are pushed first."""
+
+    def chosen(self, queue: Queue) -> int:
+        if len(queue.waiting) > 100:
+            queue.waiting[:] = queue.waiting[-100:] + queue.waiting[:-100]
+        return super().chosen(queue)

@@ -611,3 +611,21 @@ class GhostsHaveTheirAppservicePinged(Ping):
             if each.id == appservice_id and self.hs.namespaces.claims(each, "users", call.requester.user_id):
                 return each
         return super().pinged(call, appservice_id)
+
+
+@defect("PING-02", also=("PING-03",))
+class PingsAreRememberedByTheirId(Ping):
+    """A ping that was answered 200 is not sent again when the appservice asks with the same ID."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._done: dict[str, Reply] = {}
+
+    def sent(self, appservice: Registration, body: JsonObject) -> Reply:
+        name = str(body.get("transaction_id"))
+        if name in self._done:
+            return self._done[name]
+        reply = super().sent(appservice, body)
+        if reply.status == 200 and "transaction_id" in body:
+            self._done[name] = reply
+        return reply

@@ -401,3 +401,32 @@ class UnknownRoomsBreakTheLists(RoomLists):
 
     def chosen(self, body: JsonObject) -> list[str]:
         return [self.store.rooms[each].room_id for each in super().chosen(body)]
+
+
+@defect("ROOMDIR-05", also=("ROOMDIR-07",))
+class NetworksHaveOneRoom(RoomLists):
+    """The list of a network has only the room that was published last."""
+
+    def publish_for_network(self, call: Call, network: str, room_id: str) -> JsonObject:
+        appservice = call.requester.appservice
+        if appservice is not None and self.visibility(call) == "public":
+            name = self.list_of(appservice.id, network)
+            for each in list(self.store.lists[name]):
+                self.store.publish(name, each, False)
+        return super().publish_for_network(call, network, room_id)
+
+
+@defect("ROOMDIR-07")
+class WithdrawnRoomsStayAway(RoomLists):
+    """A room that was withdrawn from a network's list cannot be published there again, though that is answered 200."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._withdrawn: set[tuple[str, str]] = set()
+
+    def publish_for_network(self, call: Call, network: str, room_id: str) -> JsonObject:
+        if self.visibility(call) == "private":
+            self._withdrawn.add((network, room_id))
+        elif (network, room_id) in self._withdrawn:
+            return {}
+        return super().publish_for_network(call, network, room_id)

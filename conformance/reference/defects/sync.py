@@ -167,3 +167,48 @@ class TheEventsEndpointBreaks(Sync):
     def events(self, call: Call) -> Any:
         """Fail."""
         raise RuntimeError("no such stream")
+
+
+@defect("SYNC-01")
+class GhostsSyncsAreNotWoken(Sync):
+    """A sync of a ghost that waits for news is answered when its time is over, however early there is some."""
+
+    @endpoint("GET", "/sync", waits=True)
+    def sync(self, call: Call) -> JsonObject:
+        wait = call.query.get("timeout", "0").partition(".")[0]
+        if call.requester.appservice is None or not wait.isdecimal():
+            return super().sync(call)
+        call.query["timeout"] = "0"
+        answer = super().sync(call)
+        if any(answer["rooms"].values()) or answer["to_device"]["events"] or wait == "0" or "since" not in call.query:
+            return answer
+        self.hs.stopping.wait(int(wait) / 1000)
+        return super().sync(call)
+
+
+@defect("SYNC-02")
+class SyncsOfGhostsAreKeptTogether(Sync):
+    """A sync that was just answered to one ghost is answered to another of its appservice who asks with equal words."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._kept: dict[tuple[Any, ...], JsonObject] = {}
+
+    @endpoint("GET", "/sync", waits=True)
+    def sync(self, call: Call) -> JsonObject:
+        appservice = call.requester.appservice
+        if appservice is None or "since" in call.query or "filter" in call.query or "device_id" in call.query:
+            return super().sync(call)
+        words = sorted(pair for pair in call.query.items() if pair[0] != "user_id")
+        place = (appservice.id, self.store.position, *words)
+        if place not in self._kept:
+            self._kept[place] = super().sync(call)
+        return self._kept[place]
+
+
+@defect("SYNC-03")
+class ToDeviceMessagesComeAgain(Sync):
+    """Messages to a ghost's device are in every one of its syncs, from the beginning."""
+
+    def to_device(self, requester: Requester, since: int) -> list[JsonObject]:
+        return super().to_device(requester, 0 if requester.appservice is not None else since)

@@ -584,3 +584,11 @@ class OldRedactionsHaveNoEffect(Rooms):
         if ts is not None and event is not None and ts < event.origin_server_ts:
             return self.append(room, sender, "m.room.redaction", content, ts=ts, redacts=target, transaction=mark)
         return super().redacted(room, sender, target, content, ts, mark)
+
+
+@defect("TS-12", also=("TS-04",))
+class TimeEndsIn2038(Timestamps):
+    """Seconds have 32 bits, with a sign: a later `ts` is taken for the last of them."""
+
+    def parsed(self, text: str) -> int:
+        return min(super().parsed(text), (2**31 - 1) * 1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +104,7 @@ class TransactionsHaveNoMediaType(_Wire):
         return method, {name: value for name, value in headers.items() if name != "Content-Type"}, data
 
 
-@defect("TXN-02")
+@defect("TXN-02", also=("TXN-21",))
 class TransactionsAreLatin1(_Wire):
     """The body of a transaction with messages is encoded in Latin-1."""
 
@@ -773,3 +774,13 @@ class LargeTransactionsAreAscii(_Wire):
         if len(data) > 65536:
             data = data.decode().encode("ascii", "replace")
         return method, headers, data
+
+
+@defect("TXN-06")
+class TextsAreNormalised(Format):
+    """Texts of pushed events are in Unicode's normal form C, however they were sent."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        text = json.dumps(super().for_appservice(event, appservice), ensure_ascii=False)
+        normal: JsonObject = json.loads(unicodedata.normalize("NFC", text))
+        return normal
