@@ -116,6 +116,32 @@ def test_namespaces_that_are_not_exclusive_are_asked_about_too(run: Run, q: Apps
     expect(query, f"a query about {alias} at {q}", "none", *_joins(run, marker))
 
 
+@requirement("ALIASQ-05", shared=True, before=Q)
+def test_whoever_shares_a_namespace_is_asked(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """Of an unknown alias that A and B may have each is asked as long as none has it, and what it makes is found."""
+    _must_ask(run, a, human)
+    for maker, other in ((a, b), (b, a)):
+        alias, hold, marker = run.alias(maker.fresh_localpart("hqopen-")), Hold(), run.journal.marker()
+        with (
+            other.scripted(Kind.ALIAS, always(_NOT_FOUND), subject=alias),
+            maker.scripted(Kind.ALIAS, always(answer(hold=hold)), subject=alias),
+            human.calling("POST", f"/join/{segment(alias)}", json={}) as call,
+        ):
+            try:
+                query = maker.await_request(Kind.ALIAS, marker, subject=alias)
+                room = _creating(maker)(alias) if query else ""
+            finally:
+                hold.release()
+            join = call.result()
+        asked = other.requests(Kind.ALIAS, marker, alias)
+        control(query or asked, "neither A nor B is asked about an alias that both may have", join.exchange)
+        expect(
+            query, f"a query about {alias} at {maker} too, as {other} does not know it", "none", *asked, join.exchange
+        )
+        right = join.ok and join.json.get("room_id") == room
+        expect(right, f"the join of {alias} into the room that {maker} made", join, join.exchange, *asked)
+
+
 @requirement("ALIASQ-05", shared=True, fuzz=True)
 def test_generated_namespaces_are_asked_about(run: Run) -> None:
     """An appservice is asked about unknown aliases in its generated namespaces, exclusive or not."""

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from conformance.appservice.fleet import Appservice, Event
+from conformance.appservice.routes import Kind
+from conformance.appservice.script import Hold, always, answer
 from conformance.catalogue.versions import Version
 from conformance.homeserver.client import segment
 from conformance.homeserver.users import User
@@ -97,6 +99,27 @@ def test_who_leaves_takes_nobody_along(a: Appservice, human: User) -> None:
     a.must_receive(human.send(room), "a message after the sender user had been kicked, with two ghosts there")
     human.ban(room, banned)
     a.must_receive(human.send(room), "a message after one of two ghosts had been banned")
+
+
+@requirement("INTEREST-02", shared=True)
+def test_what_happened_while_a_ghost_was_there_is_pushed(a: Appservice, b: Appservice, human: User) -> None:
+    """What waits for a slow appservice is pushed though its ghost has left the room meanwhile."""
+    room, ghost = human.create_room(), a.ghost()
+    for user in (ghost, b.ghost()):
+        user.join(room)
+    _warm_up(a, human, room)
+    hold, marker = Hold(4.0), a.journal.marker()
+    with a.scripted(Kind.TRANSACTION, always(answer(hold=hold))):
+        try:
+            human.send(room)
+            a.await_request(Kind.TRANSACTION, marker)
+            sent = [human.send(room) for _ in range(2)]
+            b.await_event(sent[-1])  # so that the homeserver has looked at both before the ghost leaves
+            ghost.leave(room)
+        finally:
+            hold.release()
+    for event in sent:
+        a.must_receive(event, "a message that waited for the appservice when its ghost left")
 
 
 @requirement("INTEREST-02", shared=True)
@@ -655,8 +678,8 @@ def test_refused_events_are_not_pushed(run: Run, a: Appservice, human: User, hum
             json={"msgtype": "m.text", "body": text},
         ),
     ]
-    for answer in refused:
-        control(answer.status == 403, f"an event that had to be refused was answered {answer}", answer.exchange)
+    for refusal in refused:
+        control(refusal.status == 403, f"an event that had to be refused was answered {refusal}", refusal.exchange)
     run.markers.pass_by("A")
     yield
     for exchange, event in _of_room(a, room):

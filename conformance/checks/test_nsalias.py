@@ -203,6 +203,12 @@ def test_ghosts_can_create_their_appservices_aliases(run: Run, a: Appservice, hu
     room = ghost.create_room()
     for tail in tails:
         _must_be_set(ghost, run.alias(a.fresh_localpart() + tail), room)
+    human.do("create a room with an alias", "POST", "/createRoom", json={"room_alias_name": run.names.fresh("free-")})
+    name = a.fresh_localpart()
+    made = ghost.call("POST", "/createRoom", json={"room_alias_name": name})
+    expect(made.ok, f"2xx for a room that {ghost} creates with the alias {run.alias(name)}", made, made.exchange)
+    found = ghost.resolve(run.alias(name))
+    expect(found == made.json.get("room_id"), f"{run.alias(name)} resolves to that room", found or "it does not")
 
 
 @requirement("NSALIAS-09", shared=True)

@@ -192,7 +192,8 @@ def _position(answer: Response) -> str:
 def _rooms(answer: Response) -> dict[str, Any]:
     """The rooms of a sync, whatever the user's membership in them."""
     sections = answer.json.get("rooms") or {}
-    return {room: found for section in sections.values() for room, found in (section or {}).items()}
+    known = (sections.get(each) or {} for each in ("join", "invite", "knock", "leave"))
+    return {room: found for section in known for room, found in section.items()}
 
 
 def _timeline(answer: Response, room: str) -> list[str]:

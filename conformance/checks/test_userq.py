@@ -112,7 +112,7 @@ def test_only_those_are_asked_whose_namespace_it_is(run: Run, q: Appservice, hum
             member.must_not_be_asked(Kind.USER, marker, f"{ghost}, whom only {q} is interested in", subject=ghost)
 
 
-@requirement("USERQ-05", before=Q)
+@requirement("USERQ-05", shared=True, before=Q)
 def test_namespaces_that_are_not_exclusive_are_asked_about_too(
     run: Run, a: Appservice, b: Appservice, human: User
 ) -> None:
@@ -124,6 +124,20 @@ def test_namespaces_that_are_not_exclusive_are_asked_about_too(
         lambda e: e.party in ("A", "B") and run.fleet[e.party].route(e).subject == ghost, marker, run.budgets.deliver
     )
     expect(asked, f"a query about {ghost} at {a} or {b}", "none at either", *_calls(run, marker))
+
+
+@requirement("USERQ-05", shared=True, before=Q)
+def test_whoever_shares_a_namespace_is_asked(run: Run, a: Appservice, b: Appservice, human: User) -> None:
+    """Of an unknown user of whom both A and B may know each is asked, as long as none does."""
+    _must_ask(run, a, human)
+    for _ in range(2):
+        ghost, marker = a.unregistered("hqopen-").user_id, run.journal.marker()
+        human.provoke("POST", f"/rooms/{segment(human.create_room())}/invite", json={"user_id": ghost})
+        asked = {member.code: member.await_request(Kind.USER, marker, subject=ghost) for member in (a, b)}
+        control(any(asked.values()), "neither A nor B is asked about a user of whom both may know")
+        silent = [code for code, query in asked.items() if query is None]
+        evidence = [query for query in asked.values() if query is not None]
+        expect(not silent, f"{ghost} asked about at A and at B, of whom none knows it", f"not at {silent}", *evidence)
 
 
 @requirement("USERQ-06", before=Q)

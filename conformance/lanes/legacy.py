@@ -128,7 +128,9 @@ class L(Lane):
             )
         event = human.send(room)
         self.status = "waiting for an event after a transaction on the legacy route"
-        delivered = self._delivered(event, self.run.budgets.deliver)
+        # The way to the legacy route may be as long as it was for the first (LEGACY-02).
+        way = refused.legacy[0].started - refused.current[0].started if refused.current else 0.0
+        delivered = self._delivered(event, self.run.budgets.deliver + 2 * max(0.0, way))
         self.next.set(Next(event, delivered))
         if delivered is None:
             raise Blocked("LEGACY-13", "nothing follows a transaction on the legacy route", *refused.legacy[:1])

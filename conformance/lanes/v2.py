@@ -147,7 +147,9 @@ class V2(OutageLane):
                 others.append(other)
                 other.sent.append(self.human.send(room))
                 self.first_failure(other)
-                limit = 2 * again.usual + 1.0 if first.spacing.gaps else self.run.budgets.backoff
+                # A gap that goes on where the last outage ended must not be taken for one that lasts for ever.
+                longest = max((gap for each in (first, *others) for gap in each.spacing.gaps), default=0.0)
+                limit = 2 * again.usual + 1.0 + 4 * longest if first.spacing.gaps else self.run.budgets.backoff
                 if not self.await_attempts(other, 2, max(limit, self.run.budgets.deliver), "failing again"):
                     self.human.send(room)
                     needs_traffic = self.await_attempts(other, 2, 1.0, "failing again", other.sent[0])

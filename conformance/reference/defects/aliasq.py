@@ -566,3 +566,11 @@ class JoinsOfUnauthorizedQueriesAreServerErrors(Queries):
         if about is To.ALIAS and reply.status == 401:
             raise MatrixError(500, "M_UNKNOWN", "internal error: the appservice does not know its homeserver")
         return reply
+
+
+@defect("ALIASQ-05", also=("NSALIAS-19",))
+class AliasesAreAskedOfOneOnly(Queries):
+    """Of several appservices that may have an alias only the first is asked."""
+
+    def asked(self, kind: str, identifier: str) -> list[Registration]:
+        return super().asked(kind, identifier)[: 1 if kind == "aliases" else None]

@@ -12,7 +12,7 @@ from conformance.reference.interest import Interest
 from conformance.reference.policy import MatrixError
 from conformance.reference.rooms import Powers, Rooms
 from conformance.reference.store import Event, JsonObject, Room
-from conformance.reference.transactions import Queues
+from conformance.reference.transactions import Queues, Transactions
 from conformance.reference.web import Call
 
 
@@ -1044,3 +1044,18 @@ class JoinsBringTheHistory(Queues):
                 if not earlier.is_state:
                     self.put(appservice, "event", self.hs.format.for_appservice(earlier, appservice))
         super().told(event)
+
+
+@defect("INTEREST-02", also=("INTEREST-19", "INTEREST-20", "INTEREST-21"))
+class InterestIsLookedAtWhenItIsSent(Transactions):
+    """What waits for an appservice is thrown away when its room interests it no more at the time of sending."""
+
+    def body(self, appservice: Registration, items: list[tuple[str, JsonObject]]) -> JsonObject:
+        body = super().body(appservice, items)
+        body["events"] = [each for each in body["events"] if self._still(appservice, each)]
+        return body
+
+    def _still(self, appservice: Registration, event: JsonObject) -> bool:
+        room = self.store.rooms[event["room_id"]]
+        membership = event["type"] == "m.room.member" and self.hs.namespaces.is_own_user(appservice, event["state_key"])
+        return membership or self.hs.interest.in_room(appservice, room)

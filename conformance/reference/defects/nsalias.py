@@ -10,7 +10,7 @@ from conformance.reference.defects import defect
 from conformance.reference.directory import Aliases, exclusive
 from conformance.reference.identity import Requester
 from conformance.reference.namespaces import Namespaces, compiled
-from conformance.reference.policy import MatrixError
+from conformance.reference.policy import MatrixError, endpoint
 from conformance.reference.queries import Queries
 from conformance.reference.rooms import Rooms, forbidden
 from conformance.reference.store import JsonObject
@@ -584,3 +584,17 @@ class NamespacesEndAtSlashes(Namespaces):
     def matches(self, entry: Namespace, identifier: str) -> bool:
         slashed = identifier.startswith("#") and "/" in identifier
         return not (slashed and entry.regex.endswith(".*")) and super().matches(entry, identifier)
+
+
+@defect("NSALIAS-08")
+class GhostsCreateNoRoomsWithAliases(Rooms):
+    """A ghost that creates a room cannot give it an alias of its appservice's namespace at once."""
+
+    @endpoint("POST", "/createRoom", waits=True)
+    def create(self, call: Call) -> JsonObject:
+        name = call.json.get("room_alias_name")
+        if call.requester.appservice is not None and "user_id" in call.query and name is not None:
+            alias = f"#{name}:{self.hs.server_name}"
+            if self.hs.namespaces.claimed("aliases", alias):
+                raise MatrixError(400, "M_EXCLUSIVE", "that alias is an appservice's")
+        return super().create(call)

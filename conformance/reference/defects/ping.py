@@ -190,7 +190,9 @@ class TheBodyOfABadStatusIsTidied(_Told):
     """The body of M_BAD_STATUS is the appservice's answer, parsed and written again."""
 
     def told(self, extra: JsonObject) -> JsonObject:
-        return {**extra, "body": json.dumps(json.loads(extra["body"]), ensure_ascii=False)}
+        with suppress(ValueError):  # an answer that is no JSON is told as it is
+            return {**extra, "body": json.dumps(json.loads(extra["body"]), ensure_ascii=False)}
+        return extra
 
 
 @defect("PING-07")

@@ -514,3 +514,11 @@ class UsersOnceUnknownCannotBeInvited(Rooms):
         if user_id in self._unknown:
             raise MatrixError(404, "M_NOT_FOUND", "there is no such user")
         super().check_invitable(user_id)
+
+
+@defect("USERQ-05")
+class UsersAreAskedOfOneOnly(Queries):
+    """Of several appservices that may know a user only the first is asked."""
+
+    def asked(self, kind: str, identifier: str) -> list[Registration]:
+        return super().asked(kind, identifier)[: 1 if kind == "users" else None]
