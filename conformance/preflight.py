@@ -203,6 +203,8 @@ def _a_request_arrived(run: Run, marker: int, within: float) -> bool:
 def _ask(run: Run, path: str, token: str | None = None, party: str = "suite") -> Response:
     try:
         return run.client.call("GET", path, party=party, token=token, timeout=15.0)
+    except Inconclusive as error:
+        raise TargetFailed(error.reason) from error
     except NoAnswer as error:
         if run.client.base_url.startswith("http://") and "valid HTTP" in (error.exchange.failure or ""):
             hint = "; does it speak https?"

@@ -17,7 +17,7 @@ from conformance.homeserver.users import Names
 from conformance.lanes.lane import Lanes
 from conformance.markers import Markers
 from conformance.namespaces.fuzz import Fuzz, Plan
-from conformance.verdict import Blocked
+from conformance.verdict import Blocked, Inconclusive
 from conformance.wire.exchange import Exchange
 from conformance.wire.journal import Journal
 from conformance.wire.lateness import Lateness
@@ -164,6 +164,8 @@ class Run:
                 self.client.call("GET", "/_matrix/client/versions", party="suite", timeout=10.0)
             except NoAnswer:
                 self._declare_gone()
+            except Inconclusive:
+                pass  # it limits the rate of our calls: it is there
         if self._gone is not None:
             raise TargetGone(self._gone)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -111,6 +111,15 @@ class Appservice:
             lambda exchange: exchange.received is not None and self._asks(exchange, kind, subject),
             since,
             wait,
+            self.code,
+        )
+
+    def await_query(self, user_ids: Container[str], since: int, timeout: float) -> Exchange | None:
+        """The first user query about any of several users, waiting `timeout` seconds for it."""
+        return self.journal.wait_for(
+            lambda exchange: self._asks(exchange, Kind.USER, None) and self.route(exchange).subject in user_ids,
+            since,
+            timeout,
             self.code,
         )
 

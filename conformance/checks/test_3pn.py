@@ -492,6 +492,8 @@ def _fields(request: Exchange) -> list[tuple[str, str]]:
 
 
 def _must_pass_on(run: Run, a: Appservice, human: User, kind: Kind, fields: dict[str, str]) -> None:
+    name = next(iter(fields))
+    fields = fields | {name: f"{fields[name]}{run.names.fresh('-')}"}  # results that are known already may be kept
     marker = run.journal.marker()
     human.provoke("GET", _look_up(kind, _LOOK, fields))
     came = [each for each in a.requests(kind, marker, _LOOK) if each.received is not None]

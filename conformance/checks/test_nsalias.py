@@ -86,6 +86,21 @@ def test_humans_cannot_take_exclusive_aliases(run: Run, a: Appservice, human: Us
 
 
 @requirement("NSALIAS-01", shared=True)
+def test_humans_cannot_move_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
+    """A human who gives an exclusive alias that there is to another room is refused, and it leads where it did."""
+    _, room, alias = _ghost_with_alias(a)
+    _must_resolve(human, alias, room)
+    own = human.create_room()
+    for what, answer in (
+        ("sets", _set(human, alias, own)),
+        ("creates a room with", _created(human, alias[1:].partition(":")[0])),
+    ):
+        expect(answer.refused, f"4xx when a human {what} {alias}, which there is", answer, answer.exchange)
+        found = human.resolve(alias)
+        expect(found == room, f"{alias} leads where it did", found or "it does not resolve", answer.exchange)
+
+
+@requirement("NSALIAS-01", shared=True)
 def test_humans_of_an_open_namespace_cannot_take_exclusive_aliases(run: Run, a: Appservice, human: User) -> None:
     """A human whom an appservice's namespace of users covers, not exclusively, is none of its users."""
     try:

@@ -134,7 +134,7 @@ def test_the_homeserver_does_not_give_up(run: Run, lanes: Lanes) -> None:
     expect(recovered.delivered, expected, f"{seen}; {outage.spacing}", *_exchanges(outage))
 
 
-@requirement("RETRY-08", lane=V2)
+@requirement("RETRY-08", shared=True, lane=V2)
 def test_nothing_that_was_queued_in_an_outage_is_lost(lanes: Lanes) -> None:
     """All events of an outage arrive after it, each under one ID."""
     backlog = lanes[V2].backlog.get()
@@ -147,6 +147,19 @@ def test_nothing_that_was_queued_in_an_outage_is_lost(lanes: Lanes) -> None:
         carriers = [each for each in outage.attempts if carries(each.first, event)]
         ids = {each.txn_id for each in carriers}
         expect(len(ids) == 1, f"{event} under one ID", f"under {len(ids)}", *(each.first for each in carriers[:3]))
+
+
+@requirement("RETRY-08", shared=True, lane=V2)
+def test_nothing_is_lost_when_a_recovery_breaks_off(lanes: Lanes) -> None:
+    """An appservice that accepts one transaction after an outage and fails again gets all events in the end."""
+    relapse = lanes[V2].relapse.get()
+    if relapse.failed is None:
+        record("no transaction was left for the appservice to fail again")
+        return
+    lost, evidence = relapse.missing, (relapse.failed, *_exchanges(relapse.outage))
+    control(not lost or relapse.moved_on, "nothing more came, of anything: it may only wait long", *evidence)
+    what = f"all {len(relapse.outage.sent)} events of an outage that began again before they were pushed"
+    expect(not lost, what, f"{len(lost)} missing: {listing(sorted(lost), 3)}", *evidence)
 
 
 @requirement("RETRY-09", lane=V2)

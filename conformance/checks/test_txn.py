@@ -217,8 +217,14 @@ def test_unusual_events_are_pushed_as_clients_see_them(a: Appservice, human: Use
     for event_id in events:
         exchange, shown = a.exchange_with(event_id), human.event(room, event_id)
         event = _well_formed(a.await_event(event_id), exchange)
+        if shown.get("type") == "m.room.redaction":  # where it names its target is TXN-19
+            event, shown = ({**each, "content": _but_redacts(each.get("content"))} for each in (event, shown))
         differing = event_judges.differing_keys(event, shown, tuple(key for key in _COMPARED if key in shown))
         expect(not differing, "the event as clients see it", f"another {' and '.join(differing)}", exchange)
+
+
+def _but_redacts(content: Any) -> Any:
+    return {key: value for key, value in content.items() if key != "redacts"} if isinstance(content, dict) else content
 
 
 @requirement("TXN-07", last=True)

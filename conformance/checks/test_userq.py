@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote
@@ -61,6 +61,28 @@ def test_every_invite_of_an_unknown_user_makes_the_homeserver_ask(
         user.provoke("POST", path, json=body)
         asked = q.await_request(Kind.USER, marker, subject=unknown)
         expect(asked, f"a query about {unknown}, whom {user} invites by {path}, at {q}", "none", *_calls(run, marker))
+
+
+@requirement("USERQ-01", shared=True, before=Q)
+def test_every_user_who_is_invited_is_asked_about(run: Run, q: Appservice, human: User) -> None:
+    """When a room is made for three unknown users the appservice, which makes each when asked, is asked about all."""
+    _must_ask(run, q, human)
+    left, marker = {ghost.user_id: ghost for ghost in (q.unregistered() for _ in range(3))}, run.journal.marker()
+    holds = {user_id: Hold() for user_id in left}
+    with ExitStack() as scripts:
+        for user_id, hold in holds.items():
+            scripts.callback(hold.release)
+            scripts.enter_context(q.scripted(Kind.USER, always(answer(hold=hold)), subject=user_id))
+        with human.calling("POST", "/createRoom", json={"invite": [*left]}) as call:
+            while left and (query := q.await_query(left, marker, run.budgets.deliver)) is not None:
+                ghost = left.pop(q.route(query).subject)
+                q.register(ghost.localpart)
+                holds[ghost.user_id].release()
+            scripts.close()
+            made = call.result()
+    control(len(left) < len(holds), f"no query about any of three users: the room is answered {made}", made.exchange)
+    seen = f"none about {listing(left)}"
+    expect(not left, "a query about each of three users invited to a new room", seen, made.exchange)
 
 
 @requirement("USERQ-02", before=Q)

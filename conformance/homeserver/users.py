@@ -98,7 +98,7 @@ class User:
 
     def provoke(self, method: str, path: str, **options: Any) -> None:
         """A call whose own answer does not matter: it gives the homeserver a reason to ask an appservice."""
-        with suppress(NoAnswer):
+        with suppress(NoAnswer, Inconclusive):
             self.call(method, path, **options)
 
     # Rooms

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import always, answer, reset
+from conformance.appservice.script import Reply, always, answer, reset
 from conformance.judges.transactions import acknowledged, carries
 from conformance.lanes.lane import Scene
-from conformance.lanes.outages import Outage, OutageLane
+from conformance.lanes.outages import ERROR, Outage, OutageLane
 from conformance.verdict import Inconclusive
 from conformance.wire.exchange import Exchange
 
@@ -36,6 +36,19 @@ class Backlog:
     missing: set[str]
     #: Whether any attempt had come by then, of these or of something sent after the outage.
     came_back: bool
+
+
+@dataclass(frozen=True)
+class Relapse:
+    """V2 accepts one transaction after an outage and fails again; then it is well."""
+
+    outage: Outage
+    #: The transaction that failed when V2 failed again; None when there was none.
+    failed: Exchange | None
+    #: Events that had not arrived when nothing more came.
+    missing: set[str]
+    #: Whether something that was sent later has arrived by then.
+    moved_on: bool
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class V2(OutageLane):
         self.slow = Scene[SlowTransactions]()
         self.backlog = Scene[Backlog]()
         self.again = Scene[Again]()
+        self.relapse = Scene[Relapse]()
 
     def play(self) -> None:
         """Slow answers; a backlog; a second outage."""
@@ -85,6 +99,8 @@ class V2(OutageLane):
         self.backlog.set(backlog)
         if self.wants("RETRY-09"):
             self.again.set(self._again(room, backlog.outage))
+        if self.wants("RETRY-08"):
+            self.relapse.set(self._relapse(room))
 
     def _slow(self, room: str) -> SlowTransactions:
         v2, budgets = self.appservice("V2"), self.run.budgets
@@ -121,6 +137,37 @@ class V2(OutageLane):
             missing = self.await_all(outage, set(outage.sent), self.run.budgets.deliver)
         listener.close_each = False
         return Backlog(outage, retried, missing, bool(outage.after))
+
+    def _relapse(self, room: str) -> Relapse:
+        v2 = self.appservice("V2")
+        self.drain(v2, room)
+        back, well, accepted = False, False, set[str]()
+
+        def script(exchange: Exchange) -> Reply:
+            txn_id = v2.route(exchange).subject
+            if back and not accepted:
+                accepted.add(txn_id)
+            return answer() if well or txn_id in accepted else ERROR
+
+        def fails_again(exchange: Exchange) -> bool:
+            is_other = v2.is_push(exchange) and v2.route(exchange).subject not in accepted
+            return bool(accepted) and is_other and exchange.answer_until is not None
+
+        with self.outage(v2, script) as outage:
+            outage.sent.append(self.human.send(room))
+            self.first_failure(outage)
+            self._send(outage, room, 3)
+            back = True
+            self.status = "well for one transaction"
+            came = self.until(lambda e: v2.is_push(e) and acknowledged(e), outage.since, self.recovery_time(outage))
+            failed = None if came is None else self.until(fails_again, came.number, self.run.budgets.deliver)
+            self._let_the_last_attempt_fail(outage)  # on the other route too
+            well = True
+        missing = self.await_all(outage, set(outage.sent), self.recovery_time(outage))
+        moved_on = not missing or self.moved_on(outage, room)
+        if missing and moved_on:
+            missing = self.await_all(outage, set(outage.sent), self.run.budgets.deliver)
+        return Relapse(outage, failed, missing, moved_on)
 
     def _send(self, outage: Outage, room: str, count: int) -> None:
         for _ in range(count):

@@ -10,7 +10,7 @@ from conformance.reference.store import Event, JsonObject, Room
 from conformance.reference.web import Call
 
 #: Room versions that can be made; 12 is the default (CS, since v1.16).
-VERSIONS = ("10", "11", "12")
+VERSIONS = ("6", "9", "10", "11", "12")
 DEFAULT_VERSION = "12"
 
 #: The power of the creators of rooms since version 12: more than any number.

@@ -1059,3 +1059,13 @@ class InterestIsLookedAtWhenItIsSent(Transactions):
         room = self.store.rooms[event["room_id"]]
         membership = event["type"] == "m.room.member" and self.hs.namespaces.is_own_user(appservice, event["state_key"])
         return membership or self.hs.interest.in_room(appservice, room)
+
+
+@defect("INTEREST-02")
+class OldRoomsAreNotPushed(Queues):
+    """Nothing is pushed of rooms of a version before 10."""
+
+    def told(self, event: Event) -> None:
+        version = self.store.rooms[event.room_id].version
+        if not version.isdecimal() or int(version) >= 10:
+            super().told(event)

@@ -598,3 +598,17 @@ class GhostsCreateNoRoomsWithAliases(Rooms):
             if self.hs.namespaces.claimed("aliases", alias):
                 raise MatrixError(400, "M_EXCLUSIVE", "that alias is an appservice's")
         return super().create(call)
+
+
+@defect("NSALIAS-01")
+class ExclusiveAliasesMove(Aliases):
+    """A human who sets an exclusive alias that there is moves it to his room."""
+
+    def check_new(self, requester: Requester, alias: str) -> None:
+        if (
+            requester.appservice is None
+            and alias in self.store.aliases
+            and self.hs.namespaces.claimed("aliases", alias)
+        ):
+            return
+        super().check_new(requester, alias)

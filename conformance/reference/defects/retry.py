@@ -440,3 +440,21 @@ class PendingTransactionsGetANewId(AtStart):
             return queue.waiting, None
         self.store.transactions[appservice.id] += 1
         return queue.waiting, (str(self.store.transactions[appservice.id]), queue.pending[1])
+
+
+@defect("RETRY-08", also=("RETRY-04", "RETRY-16"))
+class ASecondFailureInARecoveryLosesItsTransaction(Transactions):
+    """What fails right after the first success of a recovery counts as delivered."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._recovered: set[str] = set()
+
+    def send(self, appservice: Registration, txn_id: str, body: JsonObject) -> bool:
+        recovering = self.hs.pushers[appservice.id].failures > 0
+        if super().send(appservice, txn_id, body):
+            (self._recovered.add if recovering else self._recovered.discard)(appservice.id)
+            return True
+        fresh = appservice.id in self._recovered
+        self._recovered.discard(appservice.id)
+        return fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import suppress
 from typing import Any
@@ -522,3 +523,17 @@ class UsersAreAskedOfOneOnly(Queries):
 
     def asked(self, kind: str, identifier: str) -> list[Registration]:
         return super().asked(kind, identifier)[: 1 if kind == "users" else None]
+
+
+@defect("USERQ-01")
+class OnlyTheFirstOfManyIsAskedAbout(Rooms):
+    """When a room is made for several unknown users, appservices are asked about the first only."""
+
+    @endpoint("POST", "/createRoom", waits=True)
+    def create(self, call: Call) -> JsonObject:
+        invited = [str(each) for each in call.json.get("invite", ())]
+        unknown = [each for each in invited if each not in self.store.accounts]
+        if len(unknown) > 1:
+            left = [each for each in invited if each not in unknown[1:]]
+            call.body = json.dumps({**call.json, "invite": left}).encode()
+        return super().create(call)
