@@ -192,6 +192,8 @@ def test_a_ghost_registers_once_at_a_time(a: Appservice) -> None:
     control(done, f"none of four registrations at the same time succeeds: {refused[:1]}")
     evidence = [answer.exchange for answer in answers]
     expect(len(done) == 1, "one 200 to four registrations of a ghost at the same time", f"{len(done)}", *evidence)
+    for answer in refused:
+        expect(answer.refused, "4xx for a registration beside the one that succeeds", answer, answer.exchange)
 
 
 @requirement("ADMIN-05", shared=True)

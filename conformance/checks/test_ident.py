@@ -612,7 +612,7 @@ def test_the_token_may_stand_in_the_query(run: Run, a: Appservice) -> None:
 def test_a_user_id_does_not_authenticate(a: Appservice) -> None:
     """Requests with a `user_id` and a wrong token or none at all are refused with 401 and the errcode for that."""
     ghost, good = a.ghost(), a.registration.as_token
-    wrong = [f"{good}x", good[:-1], "hq-as-unknown", a.registration.hs_token]
+    wrong = [f"{good}x", good[:-1], good.swapcase(), "hq-as-unknown", a.registration.hs_token]
     for user in (ghost, a.as_user(a.sender.user_id)):
         for token, errcode in [(None, "M_MISSING_TOKEN"), *((each, "M_UNKNOWN_TOKEN") for each in wrong)]:
             answer = user.whoami(token=token)
@@ -674,6 +674,8 @@ def test_the_sender_is_a_user_like_any_other(a: Appservice, human: User) -> None
             ("POST", f"{base}/invite", target),
             ("POST", f"{base}/ban", target),
             ("POST", f"{base}/unban", target),
+            ("PUT", f"/user/{segment(user.user_id)}/account_data/net.hq.conformance", {"of": user.user_id}),
+            ("POST", f"/user/{segment(user.user_id)}/filter", {"room": {"rooms": [room]}}),
         ):
             answer = user.call(method, path, json=body)
             demand(answer.ok, f"{method} {path} as {user} is answered {answer}", answer.exchange)

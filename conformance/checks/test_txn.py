@@ -75,6 +75,10 @@ def _well_formed(event: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
     return event
 
 
+#: Milliseconds that no event of a check is old.
+_OLD = 60 * 60 * 1000
+
+
 @requirement("TXN-01", last=True)
 def test_transactions_are_put_under_an_id(run: Run, a: Appservice, human: User) -> None:
     """A transaction is a PUT to `/_matrix/app/v1/transactions/` and an id that is not empty."""
@@ -256,6 +260,9 @@ def test_what_is_unsigned_is_right(run: Run, a: Appservice, human: User) -> None
     for event_id, previous in before.items():
         event = a.await_event(event_id)
         unsigned, exchange = unsigned_of(event), a.exchange_with(event_id)
+        age = unsigned.get("age")
+        plausible = not isinstance(age, int) or abs(age) < _OLD  # clocks are set now and then
+        expect(plausible, "an age of some milliseconds for an event that was just sent, if any", f"{age} ms", exchange)
         content, replaced = previous or ({}, None)
         seen = unsigned.get("prev_content") or {}
         right = event_judges.same(seen, content) or "prev_content" not in unsigned
@@ -264,6 +271,9 @@ def test_what_is_unsigned_is_right(run: Run, a: Appservice, human: User) -> None
         expect(seen in (None, replaced), f"replaces_state {replaced}, if any", seen, exchange)
     for room in rooms:
         joined = a.await_event(human.member_event(room, ghost))
+        invite, brought = a.await_event(_invite_of(a, room, ghost)), a.exchange_with(_invite_of(a, room, ghost))
+        stripped = event_judges.stripped_problem(unsigned_of(invite).get("invite_room_state"))
+        expect(stripped is None, "stripped events in invite_room_state, if there is one", stripped, brought)
         seen = unsigned_of(joined).get("prev_content") or {"membership": "invite"}
         right = isinstance(seen, dict) and seen.get("membership") == "invite"
         expect(right, "prev_content of the invite, if any", seen, a.exchange_with(joined["event_id"]))
@@ -273,6 +283,19 @@ def test_what_is_unsigned_is_right(run: Run, a: Appservice, human: User) -> None
     if run.version is None or run.version >= Version.parse("v1.2"):
         outside = [exchange for exchange, event in _pushed_events(run) if "prev_content" in event]
         prefer(not outside, "no prev_content at top level", f"one in {len(outside)} events", *outside[:1])
+
+
+def _invite_of(a: Appservice, room: str, ghost: User) -> str:
+    """The event of a ghost's invite to a room, as it was pushed.
+
+    :raises Inconclusive: there is none (INTEREST-01).
+    """
+    for _, event in a.received():
+        content = event.get("content")
+        invited = isinstance(content, dict) and content.get("membership") == "invite"
+        if invited and event.get("room_id") == room and event.get("state_key") == ghost.user_id:
+            return str(event.get("event_id"))
+    raise Inconclusive(f"the invite of {ghost} was not pushed (INTEREST-01)")
 
 
 @requirement("TXN-09")

@@ -49,6 +49,21 @@ def unsigned_problem(event: dict[str, Any]) -> str | None:
     return None
 
 
+def stripped_problem(state: object) -> str | None:
+    """What is wrong with stripped state (CS: Stripped state); None when it is absent or right."""
+    if state is None:
+        return None
+    if not isinstance(state, list):
+        return f"{_shown(state)}, no list"
+    for event in state:
+        if not isinstance(event, dict):
+            return f"{_shown(event)}, no event"
+        texts = [key for key in ("type", "state_key", "sender") if not isinstance(event.get(key), str)]
+        if texts or not isinstance(event.get("content"), dict):
+            return f"no {texts[0] if texts else 'content'} in {_shown(event)}"
+    return None
+
+
 def unsigned_of(event: dict[str, Any]) -> dict[str, Any]:
     """The `unsigned` of an event; empty when it has none of the right form."""
     unsigned = event.get("unsigned")

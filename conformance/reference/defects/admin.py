@@ -1010,3 +1010,18 @@ class LoginsLookAtTheLocalpart(Accounts):
     def identified(self, call: Call) -> str:
         user = super().identified(call)
         return self.hs.user_id(user[1:].partition(":")[0])
+
+
+@defect("ADMIN-05")
+class RegistrationsAtOnceAreAServerError(Accounts):
+    """Who registers a name that was registered in the same moment gets a server error."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._made: dict[str, float] = {}
+
+    def check_free(self, localpart: str) -> None:
+        if time.monotonic() - self._made.get(localpart, 0.0) < 0.02:
+            raise RuntimeError("UNIQUE constraint failed")
+        super().check_free(localpart)
+        self._made[localpart] = time.monotonic()

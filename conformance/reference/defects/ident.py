@@ -1003,3 +1003,23 @@ class KnocksAreTheSenders(Rooms):
             user_id = self.hs.user_id(appservice.sender_localpart)
         self.set_membership(self.room(room_id), user_id, user_id, "knock")
         return {"room_id": room_id}
+
+
+@defect("IDENT-19")
+class SendersHaveNoAccountData(Profiles):
+    """There is no account data of the sender user, which nobody has registered."""
+
+    @endpoint("PUT", "/user/<user_id>/account_data/<kind>")
+    @endpoint("PUT", "/user/<user_id>/rooms/<room_id>/account_data/<kind>")
+    def set_account_data(self, call: Call, user_id: str, kind: str, room_id: str = "") -> JsonObject:
+        if user_id == _sender(self, call):
+            raise MatrixError(404, "M_NOT_FOUND", "there is no such user")
+        return super().set_account_data(call, user_id, kind, room_id)
+
+
+@defect("IDENT-17", also=("AUTH-10", "IDENT-01"))
+class TokensAreCaseInsensitive(Identity):
+    """Capitals and small letters are the same in an `as_token`."""
+
+    def appservice(self, token: str) -> Registration | None:
+        return next((each for each in self.hs.appservices if each.as_token.lower() == token.lower()), None)

@@ -784,3 +784,24 @@ class TextsAreNormalised(Format):
         text = json.dumps(super().for_appservice(event, appservice), ensure_ascii=False)
         normal: JsonObject = json.loads(unicodedata.normalize("NFC", text))
         return normal
+
+
+@defect("TXN-08", also=("TXN-11",))
+class AgesAreTimes(Format):
+    """The age of a pushed event is the time at which it was sent."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        return {**shown, "unsigned": {**shown.get("unsigned", {}), "age": event.origin_server_ts}}
+
+
+@defect("TXN-08")
+class StrippedStateIsAnObject(Format):
+    """`invite_room_state` is an object from types to contents."""
+
+    def for_appservice(self, event: Event, appservice: Registration) -> JsonObject:
+        shown = super().for_appservice(event, appservice)
+        if event.membership == "invite":
+            name = self.store.rooms[event.room_id].content("m.room.name")
+            shown["unsigned"] = {**shown.get("unsigned", {}), "invite_room_state": {"m.room.name": name}}
+        return shown
