@@ -192,7 +192,7 @@ def test_a_protocol_that_its_appservice_denies(human: User, a: Appservice) -> No
         expect(shown, f"{_LOOK} listed, whatever becomes of {_GONE}", "it is not", listed.exchange)
 
 
-@requirement("3PN-10")
+@requirement("3PN-10", shared=True)
 def test_users_are_looked_up_with_the_search_fields(run: Run, a: Appservice, human: User) -> None:
     """`GET /thirdparty/user/{protocol}` reaches the appservice with exactly the client's fields."""
     for fields in (thirdparty.KNOWN_USER_FIELDS, _AWKWARD, {"nickname": "x"}, {"nickname": "y", "limit": "5"}):
@@ -202,6 +202,12 @@ def test_users_are_looked_up_with_the_search_fields(run: Run, a: Appservice, hum
     human.provoke("GET", _look_up(_USERS, _LOOK, empty))
     came = [dict(_fields(each)) for each in a.requests(_USERS, marker, _LOOK)]
     prefer(empty in came, f"a look-up at A with {empty}", listing(came) or "none")
+
+
+@requirement("3PN-10", shared=True)
+def test_who_looks_up_users_is_no_search_field(run: Run, a: Appservice, b: Appservice) -> None:
+    """The `user_id` with which an appservice looks up as a ghost is its own affair, and not passed on."""
+    _must_not_tell_who_asks(run, a, b, _USERS, "nickname")
 
 
 @requirement("3PN-11", shared=True)
@@ -234,11 +240,17 @@ def _must_find_with_another(
             judged(there, f"what A found, while B answers {status}", told.exchange.response_body[:300], told.exchange)
 
 
-@requirement("3PN-12")
+@requirement("3PN-12", shared=True)
 def test_locations_are_looked_up_with_the_search_fields(run: Run, a: Appservice, human: User) -> None:
     """`GET /thirdparty/location/{protocol}` reaches the appservice with exactly the client's fields."""
     for fields in (thirdparty.KNOWN_LOCATION_FIELDS, _AWKWARD, {"channel": "#x"}):
         _must_pass_on(run, a, human, _LOCATIONS, fields)
+
+
+@requirement("3PN-12", shared=True)
+def test_who_looks_up_locations_is_no_search_field(run: Run, a: Appservice, b: Appservice) -> None:
+    """The `user_id` with which an appservice looks up as a ghost is its own affair, and not passed on."""
+    _must_not_tell_who_asks(run, a, b, _LOCATIONS, "channel")
 
 
 @requirement("3PN-13", shared=True)
@@ -502,6 +514,15 @@ def _must_pass_on(run: Run, a: Appservice, human: User, kind: Kind, fields: dict
     expect(came, expected, listing(each.target for each in others) or "none", *others[:1])
     for request in came:
         expect(_fields(request) == sorted(fields.items()), expected, dict(_fields(request)), request)
+
+
+def _must_not_tell_who_asks(run: Run, a: Appservice, b: Appservice, kind: Kind, name: str) -> None:
+    ghost, fields, marker = b.ghost(), {name: run.names.fresh("x-")}, run.journal.marker()
+    ghost.provoke("GET", f"/thirdparty/{_PATHS[kind]}/{segment(_LOOK)}", query=fields)
+    came = [each for each in a.requests(kind, marker, _LOOK) if each.received is not None]
+    control(came, f"no {kind} of {ghost} reached A")
+    seen = sorted(each for each, _ in _fields(came[0]))
+    prefer(seen == [name], f"a look-up at A with {name} and nothing else", f"with {listing(seen)}", came[0])
 
 
 def _must_find(

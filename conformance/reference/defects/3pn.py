@@ -903,3 +903,12 @@ class OneFailingLookUpOfLocationsFailsAll(_OneFailingLookUpFailsAll):
     """A look-up of locations finds nothing when one of several appservices knows nothing."""
 
     about = To.THIRD_PARTY_LOCATION
+
+
+@defect("3PN-10", "3PN-12")
+class WhoAsksIsToldToo(ThirdParty):
+    """The `user_id` of an appservice that looks something up as a ghost is passed on like a search field."""
+
+    def fields(self, call: Call) -> dict[str, str]:
+        own = {key: value for key, value in call.query.items() if key == "user_id"}
+        return super().fields(call) | own
