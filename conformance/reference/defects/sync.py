@@ -44,7 +44,7 @@ class AppservicesCannotSync(Sync):
         return super().sync(call)
 
 
-@defect("SYNC-01")
+@defect("SYNC-01", also=("SYNC-03",))
 class SinceIsIgnoredForAppservices(Sync):
     """A sync of an appservice begins at the beginning each time."""
 
