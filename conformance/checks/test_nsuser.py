@@ -285,13 +285,13 @@ def test_an_unreachable_appservice_owns_its_names(a: Appservice, d: Appservice, 
 
 
 @requirement("NSUSER-16")
-def test_exclusivity_hides_nobody(run: Run, a: Appservice, human: User, human1: User, human3: User) -> None:
+def test_exclusivity_hides_nobody(run: Run, a: Appservice, human: User, human1: User) -> None:
     """Humans can view a ghost's profile, invite it, and be in rooms with it."""
-    ghost = a.ghost()
-    for user in (human3, ghost):  # neither shares a room with who looks
+    ghost, other = a.ghost(), run.humans.another()
+    for user in (other, ghost):  # neither shares a room with who looks
         path = f"/profile/{segment(user.user_id)}/displayname"
         user.do("set a display name", "PUT", path, json={"displayname": f"Name of {user.localpart}"})
-    human.do("view another human's profile", "GET", f"/profile/{segment(human3.user_id)}")
+    human.do("view another human's profile", "GET", f"/profile/{segment(other.user_id)}")
     profile = human.call("GET", f"/profile/{segment(ghost.user_id)}")
 
     def named() -> bool | None:
