@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from conformance.appservice.routes import Kind
-from conformance.appservice.script import Reply, always, answer, reset
+from conformance.appservice.script import Hold, Reply, always, answer, reset
 from conformance.judges.transactions import acknowledged, carries
 from conformance.lanes.lane import Scene
 from conformance.lanes.outages import ERROR, Outage, OutageLane
@@ -104,12 +104,16 @@ class V2(OutageLane):
 
     def _slow(self, room: str) -> SlowTransactions:
         v2, budgets = self.appservice("V2"), self.run.budgets
-        delay = min(1.0, budgets.backoff / 60)
+        delay = min(1.0, budgets.backoff / 30)
         self.status = f"answering {delay:g} s late"
         burst = Outage(v2, self.run.journal.marker(), budgets.quiet)
-        with v2.scripted(Kind.TRANSACTION, always(answer(delay=delay))):
+        hold = Hold(4.0)  # however long the burst takes: a second transaction would come while the first is open
+        with v2.scripted(Kind.TRANSACTION, always(answer(delay=delay, hold=hold))):
             human = self.human
-            burst.sent += [human.send(room) for _ in range(self.BURST)]
+            try:
+                burst.sent += [human.send(room) for _ in range(self.BURST)]
+            finally:
+                hold.release()
             if self.await_all(burst, set(burst.sent), delay + budgets.deliver):
                 raise Inconclusive("not all events of a burst arrived at V2, which answered late")
         return SlowTransactions(burst.sent, v2.transactions(burst.since))

@@ -154,7 +154,7 @@ class AliasesThatTwoAppservicesClaimAreClosed(Aliases):
         super().check_making(requester, alias)
 
 
-@defect("NSALIAS-03")
+@defect("NSALIAS-03", also=("NSALIAS-16",))
 class OpenAliasesBeyondAsciiAreClosed(Aliases):
     """Humans may not make an alias with letters beyond ASCII in any namespace."""
 
