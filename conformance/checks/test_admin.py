@@ -339,6 +339,8 @@ def test_nobody_outside_the_namespaces_can_be_logged_in_as(run: Run, a: Appservi
     answer = a.sender.call("POST", "/login", json=login_as(f"@{ghost.localpart}:other.example"))
     refused = answer.refused and "access_token" not in answer.json
     expect(refused, "4xx for a login as a ghost's namesake of another server", answer, answer.exchange)
+    who = human.whoami()
+    expect(who.ok, f"{human} still logged in, as whom A was refused to be", who, who.exchange)
 
 
 @requirement("ADMIN-15")

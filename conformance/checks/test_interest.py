@@ -439,15 +439,23 @@ def test_an_alias_makes_an_existing_room_interesting(run: Run, a: Appservice, hu
 @requirement("INTEREST-12")
 def test_a_room_without_its_alias_is_not_interesting(run: Run, a: Appservice, human: User) -> Quiet:
     """Once the alias is removed and nothing else is interesting, later events are not pushed."""
-    room = human.create_room()
-    alias = run.alias(run.names.fresh("hqopen-"))
-    human.set_alias(alias, room)
-    a.await_event(human.send(room))
-    human.remove_alias(alias)
-    late = human.send(room)
+    late = {}
+    for what, prefix, owner in (
+        ("a human's alias", "hqopen-", human),
+        ("an alias of A's own", "hqa-", a.sender),
+        ("a human's alias, but for an ordinary one,", "hqopen-", human),
+    ):
+        room, alias = human.create_room(), run.alias(run.names.fresh(prefix))
+        if "ordinary" in what:
+            human.set_alias(run.alias(run.names.fresh("free-")), room)
+        owner.set_alias(alias, room)
+        a.await_event(human.send(room))
+        owner.remove_alias(alias)
+        late[what] = human.send(room)
     run.markers.pass_by("A")
     yield
-    a.must_not_receive(late, "a message sent after the room's only alias was removed")
+    for what, event in late.items():
+        a.must_not_receive(event, f"a message sent after {what} was removed from the room, which has no other")
 
 
 @requirement("INTEREST-13")
@@ -596,6 +604,17 @@ def test_a_room_that_the_ghost_has_left_is_not_interesting(run: Run, a: Appservi
         else:
             human.ban(room, ghost)
         late[how] = human.send(room)
+    room, ghosts = human.create_room(), [a.ghost("hqopen-"), a.ghost("hqa2-")]
+    for ghost in ghosts:
+        ghost.join(room)
+    _warm_up(a, human, room)
+    for ghost in ghosts:
+        ghost.leave(room)
+    late["left as another one had before it"] = human.send(room)
+    room, ghost = human.create_room(), a.ghost()
+    human.invite(room, ghost)
+    ghost.leave(room)
+    late["refused its invite"] = human.send(room)
     run.markers.pass_by("A")
     yield
     for how, event in late.items():
@@ -609,9 +628,11 @@ def test_an_invited_ghost_is_not_joined(run: Run, a: Appservice, human: User) ->
     ghost = a.ghost()
     human.invite(room, ghost)
     early = human.send(room)
+    made_for = human.send(human.create_room(invite=[a.ghost("hqopen-").user_id, a.ghost("hqa2-").user_id]))
     run.markers.pass_by("A")
     yield
     a.must_not_receive(early, "a message sent while the ghost was only invited")
+    a.must_not_receive(made_for, "a message in a room made for two ghosts, who were only invited,")
     ghost.join(room)
     human.send(room)
     a.must_receive(human.send(room), "a message sent after the invited ghost had joined")

@@ -1025,3 +1025,15 @@ class RegistrationsAtOnceAreAServerError(Accounts):
             raise RuntimeError("UNIQUE constraint failed")
         super().check_free(localpart)
         self._made[localpart] = time.monotonic()
+
+
+@defect("ADMIN-14")
+class RefusedLoginsLogOut(Accounts):
+    """An appservice that is refused a login as a human has ended the human's logins."""
+
+    def may_log_in(self, appservice: Registration, user_id: str) -> bool:
+        allowed = super().may_log_in(appservice, user_id)
+        account = self.store.accounts.get(user_id)
+        for device in list(account.devices) if account is not None and not allowed else ():
+            self.store.drop_tokens(user_id, device)
+        return allowed

@@ -1069,3 +1069,51 @@ class OldRoomsAreNotPushed(Queues):
         version = self.store.rooms[event.room_id].version
         if not version.isdecimal() or int(version) >= 10:
             super().told(event)
+
+
+@defect("INTEREST-12", also=("INTEREST-20",))
+class RoomsWithAnyAliasStayInteresting(Interest):
+    """A room that had an alias of the namespace is interesting for as long as it has any alias."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._had: set[tuple[str, str]] = set()
+
+    def by_alias(self, appservice: Registration, room: Room) -> bool:
+        if super().by_alias(appservice, room):
+            self._had.add((appservice.id, room.room_id))
+            return True
+        return (appservice.id, room.room_id) in self._had and bool(self.store.aliases_of(room.room_id))
+
+
+@defect("INTEREST-20", also=("INTEREST-12",))
+class OneOfSeveralWhoLeftStillCounts(Interest):
+    """Of several ghosts that have left only the last is taken off the list of members."""
+
+    def members(self, room: Room) -> list[str]:
+        joined = super().members(room)
+        left = [
+            event for (kind, _), event in room.state.items() if kind == "m.room.member" and event.membership == "leave"
+        ]
+        before = [each for each in left if (each.prev_content or {}).get("membership") == "join"]
+        return joined + [str(each.state_key) for each in sorted(before, key=lambda each: each.position)[:-1]]
+
+
+@defect("INTEREST-20", also=("INTEREST-21",))
+class WhoRefusedAnInviteCounts(Interest):
+    """A ghost that has refused an invite counts as a member."""
+
+    def members(self, room: Room) -> list[str]:
+        events = [event for (kind, _), event in room.state.items() if kind == "m.room.member"]
+        refused = [each for each in events if each.membership == "leave" and each.sender == each.state_key]
+        invited = [each for each in refused if (each.prev_content or {}).get("membership") == "invite"]
+        return super().members(room) + [str(each.state_key) for each in invited]
+
+
+@defect("INTEREST-21", also=("INTEREST-20",))
+class WhoIsInvitedAtFirstCounts(Interest):
+    """Those for whom a room is made count as its members."""
+
+    def members(self, room: Room) -> list[str]:
+        first = [event for event in room.events[:12] if event.type == "m.room.member" and event.membership == "invite"]
+        return super().members(room) + [str(each.state_key) for each in first if len(first) > 1]
