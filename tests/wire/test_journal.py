@@ -37,6 +37,33 @@ def test_a_marker_divides_before_from_after(journal: Journal) -> None:
     assert journal.since(marker, lambda exchange: exchange.target == "/other") == []
 
 
+def test_the_requests_to_one_appservice_are_found_among_others(journal: Journal) -> None:
+    first = open_one(journal)
+    journal.open(Direction.TO_APPSERVICE, "B", "GET", "/x", ())
+    marker = journal.marker()
+    journal.open(Direction.TO_HOMESERVER, "A", "GET", "/x", ())  # asked by the same party
+    second = open_one(journal)
+    assert journal.since(0, to="A") == [first, second]
+    assert journal.since(marker, to="A") == [second]
+    assert journal.since(0, to="C") == []
+    assert journal.wait_for(lambda exchange: exchange is not first, 0, 0.0, to="A") is second
+
+
+def test_a_wait_for_one_appservice_sees_its_changes_only(journal: Journal) -> None:
+    seen: list[Exchange] = []
+
+    def probe(lot: Iterable[Exchange]) -> bool | None:
+        seen.extend(lot)
+        return None if len(seen) < 2 else True
+
+    own = open_one(journal)
+    timer = threading.Timer(0.05, journal.update, (own,), {"phase": Phase.DONE})
+    timer.start()
+    journal.open(Direction.TO_APPSERVICE, "B", "GET", "/x", ())
+    assert journal.wait_until(probe, 0, 5.0, to="A")
+    assert seen == [own, own]
+
+
 def test_what_was_there_before_anyone_waited_is_found_at_once(journal: Journal) -> None:
     marker = journal.marker()
     exchange = open_one(journal)
