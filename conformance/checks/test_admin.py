@@ -200,7 +200,11 @@ def test_a_ghost_registers_once_at_a_time(a: Appservice) -> None:
 def test_a_humans_name_is_taken(run: Run, a: Appservice) -> None:
     """A name in an open namespace that a human has registered is refused to the appservice, and stays the human's."""
     a.ghost("hqopen-")
-    owner = run.humans.registered(run.names.fresh("hqopen-"))
+    try:
+        owner = run.humans.registered(run.names.fresh("hqopen-"))
+    except Inconclusive as closed:
+        record(f"no human could be registered in an open namespace: {closed.reason}", *closed.evidence)
+        return
     answer = a.register(owner.localpart)
     refused = answer.refused and "access_token" not in answer.json
     expect(refused, f"400 M_USER_IN_USE for {owner.localpart}, which a human has registered", answer, answer.exchange)

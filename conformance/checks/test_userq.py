@@ -74,11 +74,14 @@ def test_every_user_who_is_invited_is_asked_about(run: Run, q: Appservice, human
             scripts.callback(hold.release)
             scripts.enter_context(q.scripted(Kind.USER, always(answer(hold=hold)), subject=user_id))
         with human.calling("POST", "/createRoom", json={"invite": [*left]}) as call:
-            while left and (query := q.await_query(left, marker, run.budgets.deliver)) is not None:
-                ghost = left.pop(q.route(query).subject)
-                q.register(ghost.localpart)
-                holds[ghost.user_id].release()
-            scripts.close()
+            try:
+                while left and (query := q.await_query(left, marker, run.budgets.deliver)) is not None:
+                    ghost = left.pop(q.route(query).subject)
+                    made = q.register(ghost.localpart)
+                    control(made.ok, f"{ghost} cannot be registered when asked about (USERQ-07): {made}", made.exchange)
+                    holds[ghost.user_id].release()
+            finally:
+                scripts.close()
             made = call.result()
     control(len(left) < len(holds), f"no query about any of three users: the room is answered {made}", made.exchange)
     seen = f"none about {listing(left)}"
