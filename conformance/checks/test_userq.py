@@ -157,7 +157,8 @@ def test_whoever_shares_a_namespace_is_asked(run: Run, a: Appservice, b: Appserv
     _must_ask(run, a, human)
     for _ in range(2):
         ghost, marker = a.unregistered("hqopen-").user_id, run.journal.marker()
-        human.provoke("POST", f"/rooms/{segment(human.create_room())}/invite", json={"user_id": ghost})
+        invite = human.call("POST", f"/rooms/{segment(human.create_room())}/invite", json={"user_id": ghost})
+        control(invite.status < 500, f"the invite of an unknown user is answered {invite} (USERQ-11)", invite.exchange)
         asked = {member.code: member.await_request(Kind.USER, marker, subject=ghost) for member in (a, b)}
         control(any(asked.values()), "neither A nor B is asked about a user of whom both may know")
         silent = [code for code, query in asked.items() if query is None]
