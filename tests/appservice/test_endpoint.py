@@ -647,7 +647,7 @@ def test_silence_after_a_complete_answer_is_no_failure(serve: Serve, journal: Jo
         assert wire.sock.recv(1000) == whole
         exchange = done(journal)
         assert (exchange.status, exchange.response_body, exchange.failure) == (200, b"{}", None)
-    assert len(journal) == 1
+        assert len(journal) == 1  # a pipelined request is recorded when its sender has gone
 
 
 # ------------------------------------------------------------------------- refusals
