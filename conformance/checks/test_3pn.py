@@ -224,23 +224,6 @@ def test_users_are_found_whoever_else_finds_none(run: Run, a: Appservice, b: App
     _must_find_with_another(run, a, b, human, _USERS, thirdparty.KNOWN_USER_FIELDS, thirdparty.found_users(_BOTH))
 
 
-def _must_find_with_another(
-    run: Run, a: Appservice, b: Appservice, human: User, kind: Kind, fields: dict[str, str], found: list[dict[str, Any]]
-) -> None:
-    own, name = [{**each, "fields": {**each["fields"], "of": "A"}} for each in found], next(iter(fields))
-    with a.scripted(kind, always(answer(json=own)), _BOTH):
-        for status in (404, 500):
-            fields = fields | {name: run.names.fresh("x-")}  # what was found before may be kept
-            with b.scripted(kind, always(answer(status, {"errcode": "HQ.CONFORMANCE.NOTHING", "error": "no"})), _BOTH):
-                marker = run.journal.marker()
-                told = human.call("GET", _look_up(kind, _BOTH, fields))
-            control(a.requests(kind, marker, _BOTH), f"no {kind} in {_BOTH} reached A", told.exchange)
-            judged = expect if status == 404 else prefer  # of an error of one of them nothing is said
-            shown = told.value if isinstance(told.value, list) else []
-            there = all(any(same(entry, each) for each in shown) for entry in own)
-            judged(there, f"what A found, while B answers {status}", told.exchange.response_body[:300], told.exchange)
-
-
 @requirement("3PN-12", shared=True)
 def test_locations_are_looked_up_with_the_search_fields(run: Run, a: Appservice, human: User) -> None:
     """`GET /thirdparty/location/{protocol}` reaches the appservice with exactly the client's fields."""
@@ -544,6 +527,23 @@ def _must_find_the_same(b: Appservice, kind: Kind, fields: dict[str, str], found
     again = b.sender.call("GET", _look_up(kind, _LOOK, fields))
     seen = f"{again} {again.exchange.response_body[:300]!r}"
     expect(same(again.value, found), f"what a human was told, for {b}", seen, again.exchange)
+
+
+def _must_find_with_another(
+    run: Run, a: Appservice, b: Appservice, human: User, kind: Kind, fields: dict[str, str], found: list[dict[str, Any]]
+) -> None:
+    own, name = [{**each, "fields": {**each["fields"], "of": "A"}} for each in found], next(iter(fields))
+    with a.scripted(kind, always(answer(json=own)), _BOTH):
+        for status in (404, 500):
+            fields = fields | {name: run.names.fresh("x-")}  # what was found before may be kept
+            with b.scripted(kind, always(answer(status, {"errcode": "HQ.CONFORMANCE.NOTHING", "error": "no"})), _BOTH):
+                marker = run.journal.marker()
+                told = human.call("GET", _look_up(kind, _BOTH, fields))
+            control(a.requests(kind, marker, _BOTH), f"no {kind} in {_BOTH} reached A", told.exchange)
+            judged = expect if status == 404 else prefer  # of an error of one of them nothing is said
+            shown = told.value if isinstance(told.value, list) else []
+            there = all(any(same(entry, each) for each in shown) for entry in own)
+            judged(there, f"what A found, while B answers {status}", told.exchange.response_body[:300], told.exchange)
 
 
 def _must_find_in_reverse(run: Run, human: User, kind: Kind, parameter: str, wanted: str) -> None:

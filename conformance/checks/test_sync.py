@@ -71,7 +71,8 @@ def test_a_ghosts_waiting_sync_is_woken(run: Run, a: Appservice, human: User, hu
     human.send(room)
     for user in (human2, ghost, ghost):
         answer, took = _waited_for(run, human, user, room)
-        prompt = took is not None and took < int(_LONG) / 2000
+        # One that is not woken takes all of its time; a busy machine may take some.
+        prompt = took is not None and took < 0.75 * int(_LONG) / 1000
         if user is human2:
             control(prompt, "a human's sync is not woken by a message", answer.exchange)
         expected = f"the sync of {ghost} answered with a message long before its timeout of {_LONG} ms"
